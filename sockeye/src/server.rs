@@ -1,0 +1,537 @@
+//! Open this first: a server from its listening sockets to its end.
+//!
+//! [`Server::bind`] makes the listening sockets. [`accept_loop`] takes connections from one of them, asks
+//! [`admission`](crate::admission), and spawns one task for each, whose body is [`conn::drive`](crate::conn): the
+//! service, the close, the account. The loop waits for the next client, for room, or for the end, and for nothing
+//! else: never for a peer, a service or a lock that is held across an await.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::sync::{Notify, watch};
+
+use crate::addr::{Addr, BindAddr};
+use crate::admission::{Admission, Limits, Source, default_max_connections};
+use crate::conn::{Account, Timeouts, drive};
+use crate::error::{BindError, ServeError};
+use crate::listener::{AcceptFailure, Acceptor, Backoff, Listener, SocketOptions};
+use crate::service::Service;
+use crate::shutdown::{Handle, Phase, Summary, Tasks};
+use crate::stats::{AcceptFailed, Counters, Ledger, Observer, Opened, Refused};
+use crate::stream::Stream;
+
+/// A server that has its addresses: clients can connect, and wait in the listen queue until it is run.
+///
+/// Run it as a future in a tokio runtime of yours, [`Server::serve`], or let it have a thread and a runtime for each
+/// worker, [`Server::run`]. Dropped instead, it closes its listeners.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use sockeye::{Limits, Server, Timeouts, services};
+///
+/// let mut timeouts = Timeouts::default();
+/// timeouts.idle = Some(Duration::from_secs(60));
+/// let server = Server::bind(([127, 0, 0, 1], 0))?
+///     .timeouts(timeouts)
+///     .limits(Limits { max_connections: Some(100), ..Limits::default() });
+/// println!("listening on {}", server.addresses()[0]);
+/// let handle = server.handle();
+/// # handle.stop();
+/// let summary = server.serve(services::echo()).await?; // until the handle ends it
+/// println!("{} connections cut", summary.cut());
+/// # Ok(()) }
+/// ```
+pub struct Server {
+    listeners: Vec<Listener>,
+    addresses: Vec<Addr>,
+    options: SocketOptions,
+    limits: Limits,
+    timeouts: Timeouts,
+    observer: Option<Box<dyn Observer>>,
+    handle: Handle,
+}
+
+impl Server {
+    /// Listens on one address, with default [`SocketOptions`].
+    ///
+    /// The address is bound and listening when this returns, and nobody else can listen on it: a second server on
+    /// the same port is an error here, not a rival for its clients.
+    pub fn bind(address: impl Into<BindAddr>) -> Result<Self, BindError> {
+        Self::bind_with([address.into()], &SocketOptions::default())
+    }
+
+    /// Listens on every one of `addresses`, or on none.
+    pub fn bind_with(
+        addresses: impl IntoIterator<Item = BindAddr>,
+        options: &SocketOptions,
+    ) -> Result<Self, BindError> {
+        let listeners = addresses
+            .into_iter()
+            .map(|address| Listener::bind(&address, options))
+            .collect::<Result<Vec<_>, _>>()?;
+        if listeners.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        Ok(Self {
+            addresses: listeners.iter().map(|l| l.address().clone()).collect(),
+            listeners,
+            options: options.clone(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            observer: None,
+            handle: Handle {
+                phase: Arc::new(watch::Sender::new(Phase::Running)),
+                counters: Arc::new(Counters::default()),
+            },
+        })
+    }
+
+    /// Sets how many connections are let in. Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how long clients are waited for. Default: [`Timeouts::default`].
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Sets who is told what happens. Default: nobody.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Where the server listens, in the order given to `bind`; the real port, where 0 was asked for.
+    pub fn addresses(&self) -> &[Addr] {
+        &self.addresses
+    }
+
+    /// Ends the server and reads its counters, while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves on the tokio runtime of the caller, which must have I/O and time enabled, until the [`Handle`] ends
+    /// it and the last connection is closed.
+    ///
+    /// The process's descriptor limit is left as it is; [`raise_descriptor_limit`] raises it.
+    ///
+    /// Cancelling it, that is dropping the future, closes the listeners and aborts every open connection.
+    ///
+    /// # Errors
+    ///
+    /// Only if accepting fails for good; nothing that a client does can cause it.
+    pub async fn serve<S: Service>(mut self, service: S) -> Result<Summary, ServeError> {
+        let listeners = std::mem::take(&mut self.listeners);
+        let core = self.into_core(1);
+        work(&core, &Arc::new(service), listeners).await?;
+        Ok(core.summary())
+    }
+
+    /// Serves on `workers` threads, the calling one and others, each with a single-threaded runtime and listening
+    /// sockets of its own, among which the kernel spreads the clients (`SO_REUSEPORT`). Blocks until the [`Handle`]
+    /// ends it and the last connection is closed.
+    ///
+    /// One worker per core is the most that helps. The process's soft descriptor limit is raised to the hard one.
+    ///
+    /// # Errors
+    ///
+    /// If a worker cannot be started, or accepting fails for good.
+    ///
+    /// # Panics
+    ///
+    /// If the calling thread already runs an async runtime: use [`Server::serve`] there.
+    pub fn run<S: Service>(
+        mut self,
+        workers: NonZeroUsize,
+        service: S,
+    ) -> Result<Summary, ServeError> {
+        // Without more descriptors the limit on connections is lower, and no more than that.
+        let _ = raise_descriptor_limit();
+        let listeners = std::mem::take(&mut self.listeners);
+        let mut others = Vec::new();
+        for _ in 1..workers.get() {
+            let more = listeners
+                .iter()
+                .map(|listener| listener.for_another_worker(&self.options));
+            others.push(more.collect::<Result<Vec<_>, _>>()?);
+        }
+        let core = self.into_core(workers.get());
+        let service = Arc::new(service);
+        thread::scope(|scope| {
+            let (core, service) = (&core, &service);
+            let mut threads = Vec::new();
+            for (number, listeners) in others.into_iter().enumerate() {
+                let name = format!("sockeye-{}", number + 1);
+                let thread = thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, move || worker(core, service, listeners));
+                match thread {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        core.handle().abort();
+                        return Err(ServeError::Start(error));
+                    }
+                }
+            }
+            let mut result = worker(core, service, listeners);
+            for thread in threads {
+                let ended = thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result = result.and(ended);
+            }
+            result
+        })?;
+        Ok(core.summary())
+    }
+
+    fn into_core(self, workers: usize) -> Arc<Core> {
+        let max_connections = self.limits.max_connections.unwrap_or_else(|| {
+            default_max_connections(getrlimit(Resource::Nofile).current, workers)
+        });
+        Arc::new(Core {
+            timeouts: self.timeouts,
+            phase: self.handle.phase,
+            ledger: Ledger {
+                counters: self.handle.counters,
+                observer: self.observer,
+            },
+            tasks: Tasks::default(),
+            admission: Mutex::new(Admission::new(max_connections, self.limits.per_source)),
+            freed: Notify::new(),
+            last_id: AtomicU64::new(0),
+        })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("limits", &self.limits)
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Raises the process's soft limit on open descriptors to the hard one (getrlimit(2), `RLIMIT_NOFILE`), and returns
+/// it; `None` is no limit. Distributions set the soft one to 1,024 for the sake of programs that use select(2).
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.current)
+}
+
+/// What all workers of one server share.
+pub(crate) struct Core {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) phase: Arc<watch::Sender<Phase>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) tasks: Tasks,
+    admission: Mutex<Admission>,
+    /// Told when a place is given back.
+    freed: Notify,
+    last_id: AtomicU64,
+}
+
+/// A place under the global limit, and a count for a source: given back when it is dropped.
+pub(crate) struct Permit {
+    core: Arc<Core>,
+    source: Option<Source>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.core.admission().release(self.source);
+        self.core.freed.notify_one();
+    }
+}
+
+impl Core {
+    fn handle(&self) -> Handle {
+        Handle {
+            phase: Arc::clone(&self.phase),
+            counters: Arc::clone(&self.ledger.counters),
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            snapshot: self.ledger.counters.snapshot(),
+        }
+    }
+
+    /// Takes a place for one more connection, if there is one.
+    fn reserve(self: &Arc<Self>) -> Option<Permit> {
+        let now = Instant::now();
+        let mut admission = self.admission();
+        let was_deferring = admission.is_deferring();
+        let reserved = admission.reserve(now);
+        if admission.is_deferring() != was_deferring {
+            self.ledger.deferred(admission.deferrals(now));
+        }
+        reserved.then(|| Permit {
+            core: Arc::clone(self),
+            source: None,
+        })
+    }
+
+    /// Waits until there may be a place.
+    async fn room(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.admission().has_room() {
+                break;
+            }
+            freed.await;
+        }
+        // There may be room for another worker, too; each that finds some wakes the next.
+        self.freed.notify_one();
+    }
+
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker: a thread, a runtime, its listeners and the connections that came in by them.
+fn worker<S: Service>(
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    listeners: Vec<Listener>,
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .inspect_err(|_| core.handle().abort())
+        .map_err(ServeError::Start)?;
+    runtime.block_on(work(core, service, listeners))
+}
+
+/// Accepts until the server is stopped, then sees the open connections to their end.
+async fn work<S: Service>(
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    listeners: Vec<Listener>,
+) -> Result<(), ServeError> {
+    let mut unfinished = AbortOnDrop { core, armed: true };
+    let acceptors = listeners
+        .into_iter()
+        .map(Listener::into_acceptor)
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(ServeError::Start)?;
+    let loops = acceptors
+        .into_iter()
+        .map(|acceptor| accept_loop(core, service, acceptor));
+    let accepted = try_join_all(loops).await;
+    if accepted.is_err() {
+        core.handle().abort();
+    }
+    finish(core).await;
+    unfinished.armed = false;
+    accepted.map(drop)
+}
+
+/// Takes clients from one listening socket and gives each a task, until the server is stopped.
+async fn accept_loop<S: Service>(
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    acceptor: Acceptor,
+) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Accept {
+        address: acceptor.address().clone(),
+        source,
+    };
+    let mut phase = core.phase.subscribe();
+    let mut backoff = Backoff::new();
+    let mut next = Next::Client;
+    loop {
+        let accept = async {
+            match next {
+                Next::Client => {}
+                Next::Room => core.room().await,
+                Next::Pause(pause) => tokio::time::sleep(pause).await,
+            }
+            poll_fn(|cx| poll_accept(cx, core, service, &acceptor, &mut backoff)).await
+        };
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| !phase.is_running()) => break,
+            accepted = accept => next = accepted.map_err(failed)?,
+        }
+    }
+    // Those in the queue have connected, as far as they can tell; to close the listener on them is to reset them.
+    for _ in 0..LAST_ACCEPTS {
+        let Some(permit) = core.reserve() else { break };
+        let accepted = acceptor.accept_waiting();
+        if matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            break;
+        }
+        let next = take(core, service, &acceptor, &mut backoff, permit, accepted);
+        let Next::Client = next.map_err(failed)? else {
+            break;
+        };
+    }
+    Ok(())
+}
+
+/// What the accept loop waits for next.
+#[derive(Clone, Copy)]
+enum Next {
+    /// The next client.
+    Client,
+    /// The server is full: a place for it.
+    Room,
+    /// The kernel has no descriptors or no memory for more: time.
+    Pause(Duration),
+}
+
+/// How many clients are taken from a listen queue when the server stops: a full queue by default.
+const LAST_ACCEPTS: u32 = 4096;
+
+/// Takes one client, if one waits. (That the others of a burst do not keep the open connections from their turn is
+/// tokio's doing: after 128 of them its budget for one turn is used up, and the poll is pending.)
+fn poll_accept<S: Service>(
+    cx: &mut Context<'_>,
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    acceptor: &Acceptor,
+    backoff: &mut Backoff,
+) -> Poll<io::Result<Next>> {
+    // A place is held only while it is tried: one worker that waits for a client must not keep it from another.
+    let Some(permit) = core.reserve() else {
+        return Poll::Ready(Ok(Next::Room));
+    };
+    let accepted = ready!(acceptor.poll_accept(cx));
+    Poll::Ready(take(core, service, acceptor, backoff, permit, accepted))
+}
+
+/// Lets a client in, or decides what a failed accept asks for.
+fn take<S: Service>(
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    acceptor: &Acceptor,
+    backoff: &mut Backoff,
+    permit: Permit,
+    accepted: io::Result<(Stream, Addr)>,
+) -> io::Result<Next> {
+    match accepted {
+        Ok((stream, peer)) => {
+            backoff.succeeded();
+            admit(core, service, permit, stream, peer, acceptor.address());
+        }
+        Err(error) => match AcceptFailure::of(&error) {
+            AcceptFailure::Peer => core.ledger.accept_failed(None),
+            AcceptFailure::Exhausted => {
+                return Ok(Next::Pause(exhausted(core, acceptor, backoff, &error)));
+            }
+            AcceptFailure::Ours => return Err(error),
+        },
+    }
+    Ok(Next::Client)
+}
+
+/// Lets an accepted client in, or refuses it.
+fn admit<S: Service>(
+    core: &Arc<Core>,
+    service: &Arc<S>,
+    mut permit: Permit,
+    stream: Stream,
+    peer: Addr,
+    listener: &Addr,
+) {
+    let id = core.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+    let decision = core.admission().decide(peer.ip());
+    match decision {
+        Ok(source) => {
+            permit.source = source;
+            core.ledger.open(listener, &Opened { id, peer: &peer });
+            let account = Account::open(Arc::clone(core), id, peer, permit);
+            core.tasks
+                .spawn(id, drive(Arc::clone(service), stream, account));
+        }
+        Err(reason) => {
+            drop(stream);
+            let peer = &peer;
+            core.ledger.refuse(listener, &Refused { id, peer, reason });
+        }
+    }
+}
+
+/// Counts an accept that failed for want of something, and says how long to pause.
+fn exhausted(
+    core: &Core,
+    acceptor: &Acceptor,
+    backoff: &mut Backoff,
+    error: &io::Error,
+) -> Duration {
+    let (pause, report) = backoff.failed(Instant::now());
+    let event = report.map(|failures| AcceptFailed {
+        listener: acceptor.address(),
+        error,
+        failures,
+        pause,
+    });
+    core.ledger.accept_failed(event.as_ref());
+    pause
+}
+
+/// Waits for the open connections, as long as the phase of the shutdown says.
+async fn finish(core: &Core) {
+    let mut phase = core.phase.subscribe();
+    loop {
+        let now = *phase.borrow_and_update();
+        let deadline = async {
+            match now {
+                Phase::Draining { until } => tokio::time::sleep_until(until).await,
+                _ => std::future::pending().await,
+            }
+        };
+        if now == Phase::Aborting {
+            core.tasks.abort_all();
+            // A service that blocks its thread cannot be aborted, and must not keep the server from ending.
+            let _ = tokio::time::timeout(ABORT_GRACE, core.tasks.empty()).await;
+            return;
+        }
+        tokio::select! {
+            () = core.tasks.empty() => return,
+            () = deadline => core.handle().abort(),
+            _ = phase.changed() => {}
+        }
+    }
+}
+
+/// How long aborted tasks are waited for.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Ends the server if a worker's future is dropped, or fails, before it is finished.
+struct AbortOnDrop<'a> {
+    core: &'a Core,
+    armed: bool,
+}
+
+impl Drop for AbortOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.core.handle().abort();
+            self.core.tasks.abort_all();
+        }
+    }
+}

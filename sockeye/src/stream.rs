@@ -1,0 +1,174 @@
+//! A connected socket: [`Stream`], a closed enum, so that what carries the bytes can change behind one type.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::addr::Addr;
+use crate::hot_buffer;
+use crate::sys;
+use crate::tcp_info::{TCP_INFO_BYTES_MAX, TcpInfo};
+
+/// A connected socket: reads and writes bytes, in order, until one side or both have closed.
+///
+/// Reads and writes go through tokio's [`AsyncRead`] and [`AsyncWrite`]; both are cancel safe at the level of
+/// `poll_read` and `poll_write`, and so are `AsyncReadExt::read` and `AsyncWriteExt::write`. A write that
+/// returned means that the kernel took the bytes, not that the peer has them.
+///
+/// **Half-close.** `AsyncWriteExt::shutdown` sends FIN: the peer reads the end of our stream, and we can go on
+/// reading until its own. Dropping a stream closes both directions at once; if the peer's bytes wait unread, or
+/// come later, the kernel answers with a reset, which can destroy what the peer has not read of ours. To close
+/// first without that, use [`Stream::close`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Stream {
+    /// TCP over IPv4 or IPv6.
+    Tcp(TcpStream),
+    /// A Unix stream socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Our end.
+    pub fn local_addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().map(Addr::from),
+            Self::Unix(stream) => Ok(Addr::from(&stream.local_addr()?)),
+        }
+    }
+
+    /// The peer's end. Fails with `NotConnected` once the peer has reset the connection.
+    pub fn peer_addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map(Addr::from),
+            Self::Unix(stream) => Ok(Addr::from(&stream.peer_addr()?)),
+        }
+    }
+
+    /// What the kernel knows about this TCP connection now, or `None` where there is no TCP (a Unix socket) or
+    /// the kernel does not say. Costs one system call.
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        match self {
+            Self::Tcp(stream) => {
+                let mut bytes = [0; TCP_INFO_BYTES_MAX];
+                let filled = sys::tcp_info(stream.as_fd(), &mut bytes).ok()?;
+                Some(TcpInfo::parse(&bytes[..filled]))
+            }
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Closes so that the peer never loses our last bytes to a reset: sends FIN, reads and drops what still
+    /// comes until the peer closes too, for at most `linger`, then closes.
+    ///
+    /// Says whether the peer closed within `linger`. Cancelling it closes at once, as a drop does.
+    ///
+    /// Why: RFC 1122, section 4.2.2.13 has a close with unread input answer with a reset, and a reset makes the
+    /// peer's kernel throw away what it has not yet delivered. nginx calls the cure `lingering_close`.
+    pub async fn close(mut self, linger: Duration) -> bool {
+        self.linger(linger).await
+    }
+
+    /// [`Stream::close`] up to the close itself, for a caller that wants a last look at the socket.
+    pub(crate) async fn linger(&mut self, linger: Duration) -> bool {
+        let ended = async {
+            std::future::poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await?;
+            while hot_buffer::read(self, |_| ()).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // An error ends the connection as surely as a FIN does: there is nobody left to wait for.
+        tokio::time::timeout(linger, ended).await.is_ok()
+    }
+
+    /// Closes with a reset (RFC 9293, ABORT): the peer sees that the stream was cut, not a clean end.
+    pub fn abort(self) {
+        // It can fail only for a descriptor that is no socket; then the close below is all there is to do.
+        let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Sends FIN (shutdown(2) with `SHUT_WR`).
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
