@@ -1,0 +1,12 @@
+//! The library's behaviour, through its public surface, over real sockets on loopback.
+
+mod client;
+mod closing;
+mod deadlines;
+mod frame;
+mod limits;
+mod pure;
+mod server;
+mod services;
+mod shutdown;
+mod support;
