@@ -1,1 +1,34 @@
-fn main() {}
+//! The program `sockeye`: one verb for each end of a TCP connection, on the library of the same name.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+mod connect;
+mod serve;
+
+mod address;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Verb};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.color.write_global();
+    let ended = match cli.verb {
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Connect(arguments) => connect::run(arguments),
+    };
+    match ended {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            output::talk(&failure);
+            failure.code.into()
+        }
+    }
+}

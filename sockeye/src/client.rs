@@ -156,7 +156,14 @@ impl Connector {
         let connecting = async {
             match &target {
                 Target::Host(host, port) => {
-                    let found = self.resolve(host, *port).await.map_err(Failure::Resolve)?;
+                    let found = match host.parse::<IpAddr>() {
+                        Ok(ip) => vec![SocketAddr::new(ip, *port)],
+                        Err(_) => {
+                            let found = self.resolve(host, *port).await;
+                            report.resolved_in = Some(started.elapsed());
+                            found.map_err(Failure::Resolve)?
+                        }
+                    };
                     self.tcp(found, started, &mut report).await
                 }
                 Target::Addresses(known) => self.tcp(known.clone(), started, &mut report).await,
@@ -187,7 +194,6 @@ impl Connector {
         started: Instant,
         report: &mut Report,
     ) -> Result<(Stream, Addr), Failure> {
-        report.resolved_in = Some(started.elapsed());
         report.addresses = in_turn(found, |address| self.may_use(address.ip()));
         if report.addresses.is_empty() {
             return Err(Failure::NoUsableAddress);
@@ -201,9 +207,6 @@ impl Connector {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
         let lookups = Arc::clone(&self.lookups);
         let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
         let host = host.to_owned();
@@ -226,7 +229,9 @@ impl Connector {
         } = report;
         let mut waiting = addresses.iter().copied();
         let mut running = FuturesUnordered::new();
-        let mut next_start = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut next_start = Box::pin(tokio::time::sleep(self.attempt_delay));
+        // Not a timer of no length: those end with the next tick of the clock, and that is a millisecond lost.
+        let mut start_now = true;
         loop {
             tokio::select! {
                 biased;
@@ -240,9 +245,10 @@ impl Connector {
                         }
                         Err(error) => attempt.outcome = Outcome::Failed(error),
                     }
-                    next_start.as_mut().reset(Instant::now());
+                    start_now = true;
                 }
-                () = &mut next_start, if waiting.len() > 0 => {
+                () = async { if !start_now { next_start.as_mut().await } }, if waiting.len() > 0 => {
+                    start_now = false;
                     let Some(address) = waiting.next() else { continue };
                     let index = attempts.len();
                     attempts.push(Attempt {
@@ -291,7 +297,7 @@ pub struct Connected {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// When the addresses were known; `None` if they never were, and for a Unix socket.
+    /// When the lookup ended; `None` if it did not, or there was nothing to look up.
     pub resolved_in: Option<Duration>,
     /// The usable addresses, in the order of trying.
     pub addresses: Vec<SocketAddr>,
@@ -361,7 +367,7 @@ impl fmt::Display for ConnectError {
             (Failure::NoUsableAddress, _) => {
                 write!(f, "{target} has no address of the family asked for")
             }
-            (Failure::TimedOut(after), []) if self.report.resolved_in.is_none() => {
+            (Failure::TimedOut(after), []) if matches!(target, Target::Host(..)) => {
                 write!(f, "{target} was not resolved within {after:?}")
             }
             (Failure::TimedOut(after), _) => {

@@ -26,7 +26,7 @@ use crate::error::{BindError, ServeError};
 use crate::listener::{AcceptFailure, Acceptor, Backoff, Listener, SocketOptions};
 use crate::service::Service;
 use crate::shutdown::{Handle, Phase, Summary, Tasks};
-use crate::stats::{AcceptFailed, Counters, Ledger, Observer, Opened, Refused};
+use crate::stats::{AcceptFailed, Counters, Ledger, Listening, Observer, Opened, Refused};
 use crate::stream::Stream;
 
 /// A server that has its addresses: clients can connect, and wait in the listen queue until it is run.
@@ -199,17 +199,24 @@ impl Server {
         Ok(core.summary())
     }
 
+    /// Called when every listener is bound: from here on the server runs.
     fn into_core(self, workers: usize) -> Arc<Core> {
         let max_connections = self.limits.max_connections.unwrap_or_else(|| {
             default_max_connections(getrlimit(Resource::Nofile).current, workers)
         });
+        let ledger = Ledger {
+            counters: self.handle.counters,
+            observer: self.observer,
+        };
+        ledger.listen(&Listening {
+            addresses: &self.addresses,
+            workers,
+            max_connections,
+        });
         Arc::new(Core {
             timeouts: self.timeouts,
             phase: self.handle.phase,
-            ledger: Ledger {
-                counters: self.handle.counters,
-                observer: self.observer,
-            },
+            ledger,
             tasks: Tasks::default(),
             admission: Mutex::new(Admission::new(max_connections, self.limits.per_source)),
             freed: Notify::new(),

@@ -53,6 +53,9 @@ impl Snapshot {
 /// The methods are called on the threads that serve, between two connections' work: what takes time belongs behind
 /// a queue. A panic in one is caught and dropped.
 pub trait Observer: Send + Sync + 'static {
+    /// All listeners of all workers are bound, and clients are taken from now on. Called once.
+    fn listen(&self, _event: &Listening<'_>) {}
+
     /// The kernel gave a connection. It is refused or opened next.
     fn accept(&self, _event: &Accepted<'_>) {}
 
@@ -73,6 +76,49 @@ pub trait Observer: Send + Sync + 'static {
     fn wants_tcp_info(&self) -> bool {
         false
     }
+}
+
+/// Shared with whoever else reports: an `Arc` passes everything on.
+impl<O: Observer> Observer for Arc<O> {
+    fn listen(&self, event: &Listening<'_>) {
+        self.as_ref().listen(event);
+    }
+
+    fn accept(&self, event: &Accepted<'_>) {
+        self.as_ref().accept(event);
+    }
+
+    fn refuse(&self, event: &Refused<'_>) {
+        self.as_ref().refuse(event);
+    }
+
+    fn open(&self, event: &Opened<'_>) {
+        self.as_ref().open(event);
+    }
+
+    fn close(&self, event: &Closed<'_>) {
+        self.as_ref().close(event);
+    }
+
+    fn accept_error(&self, event: &AcceptFailed<'_>) {
+        self.as_ref().accept_error(event);
+    }
+
+    fn wants_tcp_info(&self) -> bool {
+        self.as_ref().wants_tcp_info()
+    }
+}
+
+/// See [`Observer::listen`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Listening<'a> {
+    /// As [`Server::addresses`](crate::Server::addresses).
+    pub addresses: &'a [Addr],
+    /// Threads that serve; 1 for [`Server::serve`](crate::Server::serve), whatever the caller's runtime has.
+    pub workers: usize,
+    /// The global limit, also where it was left to the descriptor limit.
+    pub max_connections: usize,
 }
 
 /// See [`Observer::accept`].
@@ -170,6 +216,10 @@ impl Ledger {
         self.observer
             .as_ref()
             .is_some_and(|observer| observer.wants_tcp_info())
+    }
+
+    pub(crate) fn listen(&self, event: &Listening<'_>) {
+        self.tell(|observer| observer.listen(event));
     }
 
     pub(crate) fn refuse(&self, listener: &Addr, event: &Refused<'_>) {

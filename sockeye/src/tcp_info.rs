@@ -5,8 +5,11 @@
 
 /// The state of one TCP connection, as the kernel sees it at one moment (tcp(7), `TCP_INFO`).
 ///
+/// With the feature `serde` it can be serialized, its fields under their own names.
+///
 /// Units are in the names: `_us` microseconds, `_ms` milliseconds; counts are since the connection began.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "documented where the name does not say it all")]
 pub struct TcpInfo {
@@ -186,6 +189,14 @@ impl TcpState {
             Self::Closing => "closing",
             Self::Unknown(_) => "unknown",
         }
+    }
+}
+
+/// Its name, as [`TcpState::as_str`].
+#[cfg(feature = "serde")]
+impl serde::Serialize for TcpState {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

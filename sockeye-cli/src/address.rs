@@ -1,0 +1,133 @@
+//! The address forms of the program, the same for every verb. Pure, but for the lookup of a name to listen on.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use sockeye::BindAddr;
+use sockeye::client::Target;
+
+use crate::exit::{Code, Failure};
+
+/// What to listen on, as it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Address {
+    /// `HOST:PORT`, `[::1]:PORT`, `tcp://HOST:PORT`.
+    Host(String, u16),
+    /// `:PORT`.
+    Port(u16),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+const FORMS: &str = "write HOST:PORT, [::1]:PORT, :PORT or unix:PATH";
+
+impl Address {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let wrong =
+            |why: &str| Failure::usage(anyhow!("bad address '{text}': {why}")).with_hint(FORMS);
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(wrong("the path is missing"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let rest = match text.split_once("://") {
+            Some(("tcp", rest)) => rest,
+            Some((scheme, _)) => {
+                return Err(wrong(&format!(
+                    "'{scheme}://' is not something this version speaks"
+                )));
+            }
+            None => text,
+        };
+        let Some((host, port)) = rest.rsplit_once(':') else {
+            return Err(wrong("the port is missing"));
+        };
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match bracketed {
+            Some(host) => host,
+            None if host.contains(':') => {
+                return Err(wrong("an IPv6 address needs brackets before its port"));
+            }
+            None if host.contains(['[', ']']) => {
+                return Err(wrong("the port is missing, or a bracket"));
+            }
+            None => host,
+        };
+        let port = parse_port(port).map_err(|why| wrong(&why))?;
+        match host {
+            "" if bracketed.is_none() => Ok(Self::Port(port)),
+            "" => Err(wrong("the host is missing")),
+            host => Ok(Self::Host(host.to_owned(), port)),
+        }
+    }
+
+    /// Where to listen. A name gives each address that it has.
+    pub(crate) fn bind_addresses(&self) -> Result<Vec<BindAddr>, Failure> {
+        match self {
+            Self::Port(port) => Ok(vec![BindAddr::AllInterfaces { port: *port }]),
+            Self::Unix(path) => Ok(vec![BindAddr::Unix(path.clone())]),
+            Self::Host(host, port) => {
+                let mut found: Vec<SocketAddr> = (host.as_str(), *port)
+                    .to_socket_addrs()
+                    .map_err(|error| {
+                        let error = anyhow!(error).context(format!("cannot resolve '{host}'"));
+                        Failure::new(Code::Resolve, error)
+                    })?
+                    .collect();
+                found.dedup();
+                Ok(found.into_iter().map(BindAddr::Tcp).collect())
+            }
+        }
+    }
+}
+
+/// What to connect to: one word with the port in it, or a host and a port.
+pub(crate) fn parse_target(words: &[String]) -> Result<Target, Failure> {
+    let (host, port) = match words {
+        [address] => match Address::parse(address) {
+            Ok(Address::Unix(path)) => return Ok(Target::Unix(path)),
+            Ok(Address::Port(port)) => ("localhost".to_owned(), port),
+            Ok(Address::Host(host, port)) => (host, port),
+            Err(failure) => {
+                return Err(
+                    failure.with_hint("write HOST PORT, HOST:PORT, [::1]:PORT or unix:PATH")
+                );
+            }
+        },
+        [host, port] => {
+            let why = |why| Failure::usage(anyhow!("bad port '{port}': {why}"));
+            let port = parse_port(port).map_err(why)?;
+            let host = host.strip_prefix("tcp://").unwrap_or(host);
+            let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+            let host = bare.unwrap_or(host);
+            let is_ip = host.parse::<IpAddr>().is_ok();
+            if host.is_empty() || (!is_ip && host.contains([':', '/']) && !host.contains('%')) {
+                return Err(Failure::usage(anyhow!("bad host '{host}'"))
+                    .with_hint("before a PORT write just a name or an IP address"));
+            }
+            (host.to_owned(), port)
+        }
+        _ => return Err(Failure::usage(anyhow!("no address to connect to"))),
+    };
+    if port == 0 {
+        return Err(Failure::usage(anyhow!(
+            "nobody can be connected to on port 0"
+        )));
+    }
+    Ok(Target::Host(host, port))
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    if text.is_empty() {
+        return Err("the port is missing".to_owned());
+    }
+    // `parse` would take a sign.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("'{text}' is not a port number"));
+    }
+    let number = text.parse::<u16>();
+    number.map_err(|_| format!("{text} is not a port: the highest is 65535"))
+}

@@ -1,0 +1,281 @@
+//! `sockeye connect`: one connection, by hand or from a script.
+
+mod crlf;
+pub(crate) mod escape;
+mod exchange;
+mod explain;
+mod hex;
+mod pipe;
+mod terminal;
+
+use std::fs::File;
+use std::io::{self, Cursor, IsTerminal, Read, Write, stdin, stdout};
+use std::net::SocketAddr;
+use std::process;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use sockeye::client::{
+    ConnectError, Connected, Connector, Failure as Reason, Family, Outcome, Target,
+};
+
+use crate::address::parse_target;
+use crate::cli::Connect;
+use crate::connect::exchange::{Ending, Exchange, exchange};
+use crate::connect::explain::Account;
+use crate::connect::pipe::{Input, Output};
+use crate::exit::{Code, Failure};
+use crate::output::{data, talk};
+
+pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
+    let target = parse_target(&arguments.address)?;
+    let input = input(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(anyhow!(error).context("cannot start")))?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            ended = talk_to(&arguments, target, input) => ended,
+            // While connected, the exchange sees the signal first, and tells what has happened so far.
+            _ = tokio::signal::ctrl_c() => Ok(Code::Interrupted),
+        }
+    });
+    // A thread may still wait for stdin or for the resolver, and neither can be stopped but by the end of the process.
+    let code = ended.unwrap_or_else(|failure| {
+        talk(&failure);
+        failure.code
+    });
+    process::exit(code as i32)
+}
+
+async fn talk_to(
+    arguments: &Connect,
+    target: Target,
+    input: Box<dyn Read + Send>,
+) -> Result<Code, Failure> {
+    let connector = connector(arguments);
+    let started = Instant::now();
+    let connected = connect(arguments, &connector, &target).await;
+    if arguments.probe {
+        return probe(arguments, &target, connected, started.elapsed());
+    }
+    let connected = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            if arguments.explain {
+                Account::of_failure(&error).print(arguments.json);
+            }
+            return Err(failure(error));
+        }
+    };
+    if arguments.verbose {
+        for line in explain::steps(&connected.report) {
+            talk(&line);
+        }
+        talk(&format!("connected to {}", connected.peer));
+    }
+    let mut account = Account::of_success(&connected);
+    let exchanged = exchange(
+        connected.stream,
+        Exchange {
+            on_eof: arguments.on_eof,
+            keep_open: arguments.keep_open,
+            idle: arguments.idle_timeout.and_then(|timeout| timeout.0),
+            receive_at_most: arguments.recv_bytes,
+            crlf: arguments.crlf,
+        },
+        Input::start(input).map_err(no_thread)?,
+        Output::start(output(arguments)?).map_err(no_thread)?,
+        &mut account,
+    )
+    .await;
+    if arguments.verbose {
+        talk(&account.ending());
+    }
+    if arguments.explain {
+        account.print(arguments.json);
+    }
+    finish(arguments, exchanged, &account)
+}
+
+/// The exit code for the way in which the connection ended.
+fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code, Failure> {
+    let wanted = arguments.recv_bytes.unwrap_or(0);
+    let got = account.bytes_received;
+    match ending {
+        Ending::PeerClosed | Ending::InputEnded if got < wanted => Err(Failure::new(
+            Code::Receive,
+            anyhow!("{} closed after {got} of {wanted} bytes", account.peer),
+        )),
+        Ending::PeerClosed | Ending::InputEnded | Ending::Received | Ending::OutputClosed => {
+            Ok(Code::Done)
+        }
+        Ending::Interrupted => Ok(Code::Interrupted),
+        Ending::Idle(limit) => Err(Failure::new(
+            Code::Timeout,
+            anyhow!(
+                "nothing moved to or from {} for {}",
+                account.peer,
+                humantime::format_duration(limit)
+            ),
+        )),
+        Ending::ReceiveFailed(error) => Err(Failure::new(
+            Code::Receive,
+            anyhow!(error).context(format!("cannot receive from {}", account.peer)),
+        )),
+        Ending::OutputFailed(error) => Err(Failure::new(
+            Code::Receive,
+            anyhow!(error).context("cannot write to stdout"),
+        )),
+        Ending::InputFailed(error) => Err(Failure::usage(
+            anyhow!(error).context("cannot read the input"),
+        )),
+    }
+}
+
+fn connector(arguments: &Connect) -> Connector {
+    let mut connector = Connector::default();
+    connector.timeout = arguments.timeout;
+    connector.source = arguments.source.map(|ip| SocketAddr::new(ip, 0));
+    connector.family = match (arguments.ipv4, arguments.ipv6) {
+        (true, _) => Some(Family::V4),
+        (_, true) => Some(Family::V6),
+        _ => None,
+    };
+    connector
+}
+
+/// Connects, with `--wait-for` again and again until it works or the time is up.
+async fn connect(
+    arguments: &Connect,
+    connector: &Connector,
+    target: &Target,
+) -> Result<Connected, ConnectError> {
+    let Some(wait_for) = arguments.wait_for else {
+        return connector.connect(target.clone()).await;
+    };
+    let until = Instant::now() + wait_for;
+    let mut connector = connector.clone();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        connector.timeout = arguments.timeout.min(left).max(SHORTEST_ATTEMPT);
+        let error = match connector.connect(target.clone()).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
+        };
+        if Instant::now() + pause >= until {
+            return Err(error);
+        }
+        if arguments.verbose {
+            talk(&format!("{error}; trying again in {pause:?}"));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
+
+/// Prints whether it is open, which is the answer asked for: not an error.
+fn probe(
+    arguments: &Connect,
+    target: &Target,
+    connected: Result<Connected, ConnectError>,
+    took: Duration,
+) -> Result<Code, Failure> {
+    let (open, peer, why) = match connected {
+        Ok(connected) => (true, connected.peer.to_string(), None),
+        Err(error) => {
+            if matches!(error.failure, Reason::Resolve(_) | Reason::NoUsableAddress) {
+                return Err(failure(error));
+            }
+            (false, target.to_string(), Some(explain::why_not(&error)))
+        }
+    };
+    let line = if arguments.json {
+        explain::probe_json(target, open, &peer, took, why.as_deref())
+    } else {
+        let ms = explain::ms(took);
+        match &why {
+            None => format!("{peer} open after {ms} ms"),
+            Some(why) => format!("{peer} closed after {ms} ms: {why}"),
+        }
+    };
+    let quiet = arguments.quiet && !arguments.json;
+    if !quiet {
+        // A closed pipe does not change the answer.
+        let _ = data(&line);
+    }
+    Ok(if open { Code::Done } else { Code::No })
+}
+
+/// The exit code and the hint for a connect that failed.
+fn failure(error: ConnectError) -> Failure {
+    let timed_out = |attempts: &[sockeye::client::Attempt]| {
+        !attempts.is_empty()
+            && attempts.iter().all(|attempt| match &attempt.outcome {
+                Outcome::Failed(error) => error.kind() == io::ErrorKind::TimedOut,
+                _ => false,
+            })
+    };
+    let refused = error.report.attempts.iter().any(|attempt| {
+        matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::ConnectionRefused)
+    });
+    let code = match &error.failure {
+        Reason::Resolve(_) | Reason::NoUsableAddress => Code::Resolve,
+        Reason::TimedOut(_) => Code::Timeout,
+        _ if timed_out(&error.report.attempts) => Code::Timeout,
+        _ => Code::Connect,
+    };
+    let failure = Failure::new(code, error);
+    match code {
+        Code::Connect if refused => {
+            failure.with_hint("nobody listens there; --wait-for 30s tries until somebody does")
+        }
+        Code::Timeout => failure.with_hint("a host or firewall that drops; --timeout waits longer"),
+        _ => failure,
+    }
+}
+
+/// What is to be sent.
+fn input(arguments: &Connect) -> Result<Box<dyn Read + Send>, Failure> {
+    if !arguments.send.is_empty() {
+        let texts = arguments.send.iter().map(|text| text.0.as_slice());
+        return Ok(Box::new(Cursor::new(texts.collect::<Vec<_>>().concat())));
+    }
+    match &arguments.send_file {
+        Some(path) => {
+            let cannot = || format!("cannot read '{}'", path.display());
+            let file = File::open(path).with_context(cannot);
+            let file = file.map_err(Failure::usage)?;
+            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                let error = anyhow!(io::Error::from(io::ErrorKind::IsADirectory));
+                return Err(Failure::usage(error.context(cannot())));
+            }
+            Ok(Box::new(file))
+        }
+        None => Ok(Box::new(stdin())),
+    }
+}
+
+/// Where what is received goes, and in what form.
+fn output(arguments: &Connect) -> Result<Box<dyn Write + Send>, Failure> {
+    let plain = pipe::unbuffered_stdout()
+        .map_err(|error| Failure::usage(anyhow!(error).context("cannot write to stdout")))?;
+    Ok(if arguments.hex {
+        Box::new(hex::Dump::new(plain))
+    } else if stdout().is_terminal() && !arguments.raw {
+        Box::new(terminal::Shown::new(plain))
+    } else {
+        plain
+    })
+}
+
+fn no_thread(error: io::Error) -> Failure {
+    Failure::usage(anyhow!(error).context("cannot start a thread"))
+}

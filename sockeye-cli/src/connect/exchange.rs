@@ -1,0 +1,257 @@
+//! A connected stream between an input and an output, and the end of it: the column `connect` of the contract's table.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use sockeye::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until};
+
+use crate::cli::OnEof;
+use crate::connect::crlf::Crlf;
+use crate::connect::explain::Account;
+use crate::connect::pipe::{Input, Output};
+
+/// When to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange {
+    pub(crate) on_eof: OnEof,
+    pub(crate) keep_open: bool,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) receive_at_most: Option<u64>,
+    pub(crate) crlf: bool,
+}
+
+/// Why it ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The peer sent FIN, and all that came before it is delivered.
+    PeerClosed,
+    /// Our input ended, and that was to be the end.
+    InputEnded,
+    /// As many bytes came as were asked for.
+    Received,
+    /// Nobody reads our output any more.
+    OutputClosed,
+    Interrupted,
+    Idle(Duration),
+    ReceiveFailed(io::Error),
+    OutputFailed(io::Error),
+    InputFailed(io::Error),
+}
+
+impl Ending {
+    /// Whether the peer may still be talking: then it is we who close first.
+    fn is_ours(&self) -> bool {
+        !matches!(
+            self,
+            Self::PeerClosed | Self::ReceiveFailed(_) | Self::Interrupted
+        )
+    }
+}
+
+/// How long we read and drop what still comes after we have closed first.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Moves bytes both ways until it ends, delivers what came, and closes.
+pub(crate) async fn exchange(
+    mut stream: Stream,
+    rules: Exchange,
+    mut input: Input,
+    mut output: Output,
+    account: &mut Account,
+) -> Ending {
+    let progress = Progress::new(Instant::now());
+    let mut ending = {
+        let (reader, writer) = tokio::io::split(&mut stream);
+        let sending = send(writer, &mut input, rules, &progress);
+        let receiving = receive(reader, &mut output, rules.receive_at_most, &progress);
+        until_end(sending, receiving, rules, &progress).await
+    };
+    if !matches!(ending, Ending::Interrupted) {
+        match output.finish().await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                ending = Ending::OutputClosed
+            }
+            Err(error) => ending = Ending::OutputFailed(error),
+        }
+    }
+    account.ended(&progress, &ending, stream.tcp_info());
+    if ending.is_ours() {
+        stream.close(LINGER).await;
+    }
+    ending
+}
+
+/// What has happened so far; written by both directions, which are one task.
+pub(crate) struct Progress {
+    pub(crate) started: Instant,
+    moved: Cell<Instant>,
+    pub(crate) sent: Cell<u64>,
+    pub(crate) received: Cell<u64>,
+    pub(crate) first_byte: Cell<Option<Instant>>,
+    pub(crate) our_fin: Cell<Option<Instant>>,
+    pub(crate) peer_fin: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            moved: Cell::new(now),
+            sent: Cell::new(0),
+            received: Cell::new(0),
+            first_byte: Cell::new(None),
+            our_fin: Cell::new(None),
+            peer_fin: Cell::new(None),
+        }
+    }
+
+    fn add(&self, counter: &Cell<u64>, bytes: usize) {
+        counter.set(counter.get() + bytes as u64);
+        self.moved.set(Instant::now());
+    }
+
+    /// Waits until nothing has moved for `limit`.
+    async fn idle(&self, limit: Option<Duration>) -> Duration {
+        let Some(limit) = limit else {
+            return pending().await;
+        };
+        loop {
+            let Some(deadline) = self.moved.get().checked_add(limit) else {
+                return pending().await;
+            };
+            if deadline <= Instant::now() {
+                return limit;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+}
+
+/// How sending ended.
+enum Sent {
+    All,
+    /// The peer takes no more. Whether that is an error, what it sends will tell.
+    PeerGone,
+    InputFailed(io::Error),
+}
+
+/// How receiving ended.
+enum Received {
+    Fin,
+    Enough,
+    Failed(io::Error),
+    /// The output has failed.
+    NoOutput,
+}
+
+async fn until_end(
+    sending: impl Future<Output = Sent>,
+    receiving: impl Future<Output = Received>,
+    rules: Exchange,
+    progress: &Progress,
+) -> Ending {
+    let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
+    let (mut sends, mut receives) = (true, true);
+    let mut last_moment = None;
+    loop {
+        let wait_over = async {
+            match last_moment {
+                Some(moment) => sleep_until(moment).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            received = &mut receiving, if receives => match received {
+                Received::Fin if rules.keep_open && sends => receives = false,
+                Received::Fin => return Ending::PeerClosed,
+                Received::Enough => return Ending::Received,
+                Received::Failed(error) => return Ending::ReceiveFailed(error),
+                Received::NoOutput => return Ending::OutputClosed,
+            },
+            sent = &mut sending, if sends => {
+                sends = false;
+                match (sent, rules.on_eof) {
+                    (Sent::InputFailed(error), _) => return Ending::InputFailed(error),
+                    _ if !receives => return Ending::PeerClosed,
+                    (Sent::PeerGone, _) => {}
+                    (Sent::All, OnEof::Exit) => return Ending::InputEnded,
+                    (Sent::All, OnEof::Wait(time)) => last_moment = Instant::now().checked_add(time),
+                    (Sent::All, OnEof::Fin | OnEof::Keep) => {}
+                }
+            },
+            () = wait_over => return Ending::InputEnded,
+            limit = progress.idle(rules.idle) => return Ending::Idle(limit),
+            _ = tokio::signal::ctrl_c() => return Ending::Interrupted,
+        }
+    }
+}
+
+async fn send(
+    mut writer: impl AsyncWrite + Unpin,
+    input: &mut Input,
+    rules: Exchange,
+    progress: &Progress,
+) -> Sent {
+    let mut crlf = rules.crlf.then(Crlf::default);
+    while let Some(piece) = input.next().await {
+        let piece = match (piece, &mut crlf) {
+            (Ok(piece), None) => piece,
+            (Ok(piece), Some(crlf)) => crlf.convert(&piece),
+            (Err(error), _) => return Sent::InputFailed(error),
+        };
+        let mut rest = piece.as_slice();
+        while !rest.is_empty() {
+            match writer.write(rest).await {
+                Ok(0) | Err(_) => return Sent::PeerGone,
+                Ok(bytes) => {
+                    progress.add(&progress.sent, bytes);
+                    rest = &rest[bytes..];
+                }
+            }
+        }
+        input.recycle(piece);
+    }
+    if matches!(rules.on_eof, OnEof::Fin | OnEof::Wait(_)) {
+        if writer.shutdown().await.is_err() {
+            return Sent::PeerGone;
+        }
+        progress.our_fin.set(Some(Instant::now()));
+    }
+    Sent::All
+}
+
+async fn receive(
+    mut reader: impl AsyncRead + Unpin,
+    output: &mut Output,
+    at_most: Option<u64>,
+    progress: &Progress,
+) -> Received {
+    let mut wanted = at_most.unwrap_or(u64::MAX);
+    while wanted > 0 {
+        let Some(mut buffer) = output.buffer().await else {
+            return Received::NoOutput;
+        };
+        match (&mut reader).take(wanted).read_buf(&mut buffer).await {
+            Ok(0) => {
+                progress.peer_fin.set(Some(Instant::now()));
+                return Received::Fin;
+            }
+            Ok(bytes) => {
+                wanted -= bytes as u64;
+                progress.add(&progress.received, bytes);
+                if progress.first_byte.get().is_none() {
+                    progress.first_byte.set(Some(Instant::now()));
+                }
+                output.write(buffer);
+            }
+            Err(error) => return Received::Failed(error),
+        }
+    }
+    Received::Enough
+}

@@ -1,0 +1,274 @@
+//! What happened, in words and as JSON: from the lookup to the close, with what the kernel knows (docs/events.md).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sockeye::client::{Attempt, ConnectError, Connected, Failure, Outcome, Report, Target};
+use sockeye::tcp_info::TcpInfo;
+use tokio::time::Instant;
+
+use crate::connect::exchange::{Ending, Progress};
+use crate::output::talk;
+
+/// The account of one connect. The names of the fields are those of docs/events.md.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Account {
+    connected: bool,
+    pub(crate) peer: String,
+    local: Option<String>,
+    resolved_ms: Option<f64>,
+    addresses: Vec<String>,
+    attempts: Vec<Tried>,
+    bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    first_byte_ms: Option<f64>,
+    duration_ms: Option<f64>,
+    closed_first: Option<&'static str>,
+    ending: &'static str,
+    error: Option<String>,
+    tcp_info: Option<TcpInfo>,
+    #[serde(skip)]
+    steps: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tried {
+    address: String,
+    started_ms: f64,
+    ended_ms: Option<f64>,
+    outcome: &'static str,
+    error: Option<String>,
+}
+
+impl From<&Attempt> for Tried {
+    fn from(attempt: &Attempt) -> Self {
+        let (outcome, error) = match &attempt.outcome {
+            Outcome::Connected => ("connected", None),
+            Outcome::Failed(error) => ("failed", Some(error.to_string())),
+            _ => ("unfinished", None),
+        };
+        Self {
+            address: attempt.address.to_string(),
+            started_ms: ms(attempt.started_at),
+            ended_ms: attempt.ended_at.map(ms),
+            outcome,
+            error,
+        }
+    }
+}
+
+impl Account {
+    pub(crate) fn of_success(connected: &Connected) -> Self {
+        Self {
+            connected: true,
+            peer: connected.peer.to_string(),
+            local: connected.stream.local_addr().ok().map(|a| a.to_string()),
+            ..Self::of_report(&connected.report)
+        }
+    }
+
+    pub(crate) fn of_failure(error: &ConnectError) -> Self {
+        Self {
+            peer: error.target.to_string(),
+            ending: "not_connected",
+            error: Some(why_not(error)),
+            ..Self::of_report(&error.report)
+        }
+    }
+
+    fn of_report(report: &Report) -> Self {
+        Self {
+            resolved_ms: report.resolved_in.map(ms),
+            addresses: report.addresses.iter().map(ToString::to_string).collect(),
+            attempts: report.attempts.iter().map(Tried::from).collect(),
+            steps: steps(report),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn ended(&mut self, progress: &Progress, ending: &Ending, info: Option<TcpInfo>) {
+        let since = |moment: Instant| ms(moment - progress.started);
+        self.bytes_sent = progress.sent.get();
+        self.bytes_received = progress.received.get();
+        self.first_byte_ms = progress.first_byte.get().map(since);
+        self.duration_ms = Some(ms(progress.started.elapsed()));
+        self.closed_first = Some(match (progress.our_fin.get(), progress.peer_fin.get()) {
+            (Some(ours), Some(peers)) if ours <= peers => "us",
+            (_, Some(_)) => "peer",
+            _ if matches!(ending, Ending::ReceiveFailed(_)) => "peer",
+            _ => "us",
+        });
+        self.tcp_info = info;
+        (self.ending, self.error) = match ending {
+            Ending::PeerClosed => ("peer_closed", None),
+            Ending::InputEnded => ("input_ended", None),
+            Ending::Received => ("received", None),
+            Ending::OutputClosed => ("output_closed", None),
+            Ending::Interrupted => ("interrupted", None),
+            Ending::Idle(_) => ("idle", None),
+            Ending::ReceiveFailed(error) => ("receive_failed", Some(error.to_string())),
+            Ending::OutputFailed(error) => ("output_failed", Some(error.to_string())),
+            Ending::InputFailed(error) => ("input_failed", Some(error.to_string())),
+        };
+    }
+
+    /// How it ended, in a line.
+    pub(crate) fn ending(&self) -> String {
+        format!(
+            "{}: {} bytes sent, {} received; {}",
+            self.how_it_ended(),
+            self.bytes_sent,
+            self.bytes_received,
+            self.who_closed_first()
+        )
+    }
+
+    fn how_it_ended(&self) -> String {
+        let ending = self.ending.replace('_', " ");
+        match &self.error {
+            Some(error) => format!("{ending} ({error})"),
+            None => ending,
+        }
+    }
+
+    fn who_closed_first(&self) -> &'static str {
+        match self.closed_first {
+            Some("peer") => "the peer closed first",
+            _ => "we closed first",
+        }
+    }
+
+    /// On stderr: stdout has the data.
+    pub(crate) fn print(&self, json: bool) {
+        if json {
+            let line = serde_json::to_string(self);
+            talk(&line.unwrap_or_else(|error| unreachable!("only numbers and text: {error}")));
+            return;
+        }
+        for line in &self.steps {
+            talk(line);
+        }
+        if !self.connected {
+            return;
+        }
+        if let Some(local) = &self.local {
+            talk(&format!("connected  {local} to {}", self.peer));
+        }
+        talk(&format!("sent       {} bytes", self.bytes_sent));
+        let first = self
+            .first_byte_ms
+            .map_or_else(String::new, |ms| format!(", the first after {ms} ms"));
+        talk(&format!("received   {} bytes{first}", self.bytes_received));
+        let after = self.duration_ms.unwrap_or_default();
+        talk(&format!(
+            "ended      after {after} ms, {}; {}",
+            self.how_it_ended(),
+            self.who_closed_first()
+        ));
+        if let Some(info) = &self.tcp_info {
+            talk(&format!("tcp        {}", in_words(info)));
+        }
+    }
+}
+
+/// The lookup and the attempts, a line each.
+pub(crate) fn steps(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(time) = report.resolved_in {
+        let found: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "resolved   {} in {} ms",
+            found.join(", "),
+            ms(time)
+        ));
+    }
+    for attempt in &report.attempts {
+        let took = attempt.ended_at.map_or_else(String::new, |ended| {
+            format!(" after {} ms", ms(ended.saturating_sub(attempt.started_at)))
+        });
+        let outcome = match &attempt.outcome {
+            Outcome::Connected => "connected".to_owned(),
+            Outcome::Failed(error) => error.to_string(),
+            _ => "no answer yet".to_owned(),
+        };
+        lines.push(format!(
+            "tried      {} at {} ms: {outcome}{took}",
+            attempt.address,
+            ms(attempt.started_at)
+        ));
+    }
+    lines
+}
+
+/// Why there is no connection, without the address.
+pub(crate) fn why_not(error: &ConnectError) -> String {
+    match &error.failure {
+        Failure::Resolve(error) | Failure::Unix(error) => error.to_string(),
+        Failure::TimedOut(after) => {
+            format!("no answer within {}", humantime::format_duration(*after))
+        }
+        Failure::AllFailed => {
+            let mut reasons: Vec<String> = Vec::new();
+            for attempt in &error.report.attempts {
+                if let Outcome::Failed(error) = &attempt.outcome {
+                    let reason = error.to_string();
+                    if !reasons.contains(&reason) {
+                        reasons.push(reason);
+                    }
+                }
+            }
+            reasons.join(", ")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The answer of `--probe --json`.
+pub(crate) fn probe_json(
+    target: &Target,
+    open: bool,
+    peer: &str,
+    took: Duration,
+    why: Option<&str>,
+) -> String {
+    serde_json::json!({
+        "target": target.to_string(),
+        "open": open,
+        "peer": open.then_some(peer),
+        "duration_ms": ms(took),
+        "error": why,
+    })
+    .to_string()
+}
+
+fn in_words(info: &TcpInfo) -> String {
+    let mut parts = Vec::new();
+    if let Some(state) = info.state {
+        parts.push(state.as_str().to_owned());
+    }
+    if let (Some(rtt), Some(var)) = (info.rtt_us, info.rttvar_us) {
+        parts.push(format!("round trip {} ms ± {}", us(rtt), us(var)));
+    }
+    if let (Some(again), Some(out)) = (info.total_retrans, info.segs_out) {
+        parts.push(format!("{again} of {out} segments sent again"));
+    }
+    if let Some(segments) = info.snd_cwnd {
+        parts.push(format!("congestion window {segments} segments"));
+    }
+    if let Some(bytes) = info.snd_mss_bytes {
+        parts.push(format!("segments of up to {bytes} bytes"));
+    }
+    if let Some(bytes) = info.snd_wnd_bytes {
+        parts.push(format!("the peer's window {bytes} bytes"));
+    }
+    parts.join(", ")
+}
+
+fn us(microseconds: u32) -> f64 {
+    f64::from(microseconds) / 1e3
+}
+
+/// Milliseconds with three places.
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}
