@@ -60,10 +60,10 @@ Examples:
 ";
 
 const SERVE_NOTES: &str = "\
-Signals: INT and TERM stop accepting, let the open connections go on for --drain, then cut them; a second one cuts
+Signals: INT and TERM stop accepting, let the open connections go on for --drain, then cut them; a second one cuts \
 them now. USR1 prints the counters. HUP: nothing to reload yet.
 
-Exit codes: 0 stopped as asked, 2 usage or an address that cannot be listened on, 6 a name that does not resolve,
+Exit codes: 0 stopped as asked, 2 usage or an address that cannot be listened on, 6 a name that does not resolve, \
 130 cut short by a second signal.";
 
 /// Accept many clients and run a service for each.
@@ -179,10 +179,10 @@ Examples:
 ";
 
 const CONNECT_NOTES: &str = "\
-When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing
+When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing \
 moves for --idle-timeout (28). The end of our input is passed on to the server, see --on-eof.
 
-Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout,
+Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
 56 receiving failed, 130 interrupted.";
 
 /// Talk to a server by hand or from a script.

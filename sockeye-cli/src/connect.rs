@@ -67,7 +67,16 @@ async fn talk_to(
             if arguments.explain {
                 Account::of_failure(&error).print(arguments.json);
             }
-            return Err(failure(error));
+            return Err(match arguments.wait_for {
+                Some(wait_for) => Failure::new(
+                    Code::Timeout,
+                    anyhow!(error).context(format!(
+                        "not up within {}",
+                        humantime::format_duration(wait_for)
+                    )),
+                ),
+                None => failure(error),
+            });
         }
     };
     if arguments.verbose {

@@ -1,0 +1,76 @@
+//! The help texts, word for word: golden files in docs/help. `SNAPSHOTS=overwrite cargo test` writes them anew.
+
+use std::path::Path;
+
+use snapbox::{Assert, Data};
+
+use crate::support::{run, sockeye, text};
+
+fn golden(arguments: &[&str], file: &str) -> String {
+    let output = run(sockeye(arguments), b"");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
+    let help = text(&output.stdout);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/help")
+        .join(file);
+    Assert::new()
+        .action_env("SNAPSHOTS")
+        .eq(help.clone(), Data::read_from(&path, None));
+    help
+}
+
+#[test]
+fn the_help_of_the_program_is_as_documented() {
+    golden(&["--help"], "sockeye.txt");
+}
+
+#[test]
+fn the_help_of_serve_is_as_documented_and_the_short_one_fits_a_screen() {
+    golden(&["serve", "--help"], "serve.txt");
+    let short = golden(&["serve", "-h"], "serve-short.txt");
+    assert!(short.lines().count() <= 45);
+}
+
+#[test]
+fn the_help_of_connect_is_as_documented_and_the_short_one_fits_a_screen() {
+    golden(&["connect", "--help"], "connect.txt");
+    let short = golden(&["connect", "-h"], "connect-short.txt");
+    assert!(short.lines().count() <= 45);
+}
+
+#[test]
+fn colour_is_for_terminals_unless_it_is_asked_for() {
+    let error = |arguments: &[&str]| text(&run(sockeye(arguments), b"").stderr);
+    let plain = error(&["connect", "127.0.0.1:0"]);
+    assert!(
+        plain.starts_with("error: ") && !plain.contains('\x1b'),
+        "{plain}"
+    );
+    let coloured = error(&["--color", "always", "connect", "127.0.0.1:0"]);
+    assert!(coloured.contains("\x1b["), "{coloured}");
+}
+
+/// Every option that the help names is used by a test somewhere in this folder: none is there for show.
+#[test]
+fn every_option_of_the_help_is_used_by_a_test() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let tests: String = std::fs::read_dir(folder)
+        .expect("the tests are here")
+        .map(|entry| std::fs::read_to_string(entry.expect("readable").path()).expect("text"))
+        .collect();
+    for verb in ["serve", "connect"] {
+        let help = text(&run(sockeye(&[verb, "--help"]), b"").stdout);
+        let options = help.lines().filter_map(|line| {
+            let (_, rest) = line
+                .get(..12)?
+                .contains('-')
+                .then(|| line.split_once("--"))??;
+            rest.split([' ', '=', '[']).next()
+        });
+        let unused: Vec<&str> = options
+            .filter(|option| !tests.contains(&format!("\"--{option}")))
+            .collect();
+        assert!(unused.is_empty(), "of {verb}: {unused:?}");
+    }
+}
