@@ -23,6 +23,8 @@ use crate::serve::events::Event;
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
 
 pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
+    // First of all: there are no other threads yet. Without it fewer connections fit, and no more than that.
+    let _ = sockeye::raise_descriptor_limit();
     let server = bind(&arguments)?
         .limits(limits(&arguments))
         .timeouts(timeouts(&arguments));

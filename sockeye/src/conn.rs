@@ -147,12 +147,20 @@ impl fmt::Display for CloseReason {
 /// the service's own task: moved to another, it is out of reach of the deadlines and of an abort until it is
 /// dropped there.
 pub struct Conn {
-    /// `Some` until the drop, which hands it back.
+    /// `Some` from the opening of the connection until the drop, which hands it back.
     stream: Option<Stream>,
     record: Arc<Record>,
 }
 
 impl Conn {
+    /// Takes the stream out of the record.
+    fn new(record: &Arc<Record>) -> Self {
+        Self {
+            stream: record.take(),
+            record: Arc::clone(record),
+        }
+    }
+
     /// Numbers the connections of a server from 1.
     pub fn id(&self) -> u64 {
         self.record.id
@@ -270,27 +278,33 @@ impl fmt::Debug for Conn {
 }
 
 /// Serves one connection from its admission to its account. The body of a connection's task.
-pub(crate) async fn drive<S: Service>(service: Arc<S>, stream: Stream, mut account: Account) {
-    let ending = {
-        let record = &account.record;
-        let conn = Conn {
-            stream: Some(stream),
-            record: Arc::clone(record),
+///
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and every idle connection would pay for it"
+)]
+pub(crate) fn drive<S: Service>(
+    service: Arc<S>,
+    mut account: Account,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let ending = {
+            let record = &account.record;
+            let mut serving = pin!(service.serve(Conn::new(record)));
+            let mut deadline = Deadline::default();
+            poll_fn(|cx| {
+                match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
+                    Ok(Poll::Pending) => deadline.poll(cx, record).map(Ending::Deadline),
+                    Ok(Poll::Ready(result)) => Poll::Ready(Ending::Returned(result)),
+                    // The panic hook has reported it.
+                    Err(_) => Poll::Ready(Ending::Panicked),
+                }
+            })
+            .await
         };
-        let mut serving = pin!(service.serve(conn));
-        let mut deadline = Deadline::default();
-        poll_fn(|cx| {
-            match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
-                Ok(Poll::Pending) => deadline.poll(cx, record).map(Ending::Deadline),
-                Ok(Poll::Ready(result)) => Poll::Ready(Ending::Returned(result)),
-                // The panic hook has reported it.
-                Err(_) => Poll::Ready(Ending::Panicked),
-            }
-        })
-        .await
-    };
-    // Boxed, so that the memory which closing needs is not part of every idle connection's task.
-    Box::pin(close(ending, &mut account)).await;
+        // Boxed, so that an idle connection does not pay for closing, which needs more memory than waiting does.
+        Box::pin(close(ending, &mut account)).await;
+    }
 }
 
 /// How the service came to its end.
@@ -317,24 +331,26 @@ async fn close(ending: Ending, account: &mut Account) {
     if !reason.is_abrupt() && seen & (PEER_FIN | RESET | LOST) == 0 {
         stream.linger(account.record.core.timeouts.linger).await;
     }
-    account.stream = Some(stream);
-    account.reason = reason;
-    account.error = error;
+    account.record.hand_back(stream);
+    account.settle(reason, error);
 }
 
-/// Settles one connection when it is dropped, wherever that happens: at the end of its task, when the task is
-/// aborted, or when a runtime is dropped with all its tasks.
+/// Settles one connection, once: at the end of its task, or when it is dropped, which is when the task is aborted or a
+/// runtime is dropped with all its tasks.
 pub(crate) struct Account {
     record: Arc<Record>,
-    reason: CloseReason,
-    error: Option<io::Error>,
-    stream: Option<Stream>,
-    /// Given back last, when the descriptor is closed.
-    _permit: Permit,
+    /// `None` once it is settled.
+    permit: Option<Permit>,
 }
 
 impl Account {
-    pub(crate) fn open(core: Arc<Core>, id: u64, peer: Addr, permit: Permit) -> Self {
+    pub(crate) fn open(
+        core: Arc<Core>,
+        id: u64,
+        stream: Stream,
+        peer: Addr,
+        permit: Permit,
+    ) -> Self {
         Self {
             record: Arc::new(Record {
                 core,
@@ -345,41 +361,47 @@ impl Account {
                 bytes_out: AtomicU64::new(0),
                 moved_ms: AtomicU64::new(0),
                 flags: AtomicU8::new(0),
-                slot: Mutex::new(Slot::Out(None)),
+                slot: Mutex::new(Slot::Back(stream)),
             }),
-            reason: CloseReason::Aborted,
-            error: None,
-            stream: None,
-            _permit: permit,
+            permit: Some(permit),
         }
     }
-}
 
-impl Drop for Account {
-    fn drop(&mut self) {
+    fn settle(&mut self, reason: CloseReason, error: Option<io::Error>) {
+        let Some(permit) = self.permit.take() else {
+            return;
+        };
         let record = &self.record;
-        let stream = self.stream.take().or_else(|| record.take());
+        let stream = record.take();
         let ledger = &record.core.ledger;
         let tcp_info = stream
             .as_ref()
             .filter(|_| ledger.wants_tcp_info())
             .and_then(Stream::tcp_info);
-        if self.reason.is_abrupt() {
+        if reason.is_abrupt() {
             stream.into_iter().for_each(Stream::abort);
         } else {
             drop(stream);
         }
+        // Only now that the descriptor is closed.
+        drop(permit);
         ledger.close(&Closed {
             id: record.id,
             peer: &record.peer,
-            reason: self.reason,
+            reason,
             bytes_in: record.bytes_in.load(Ordering::Relaxed),
             bytes_out: record.bytes_out.load(Ordering::Relaxed),
             duration: record.opened.elapsed(),
             tcp_info: tcp_info.as_ref(),
-            error: self.error.as_ref(),
+            error: error.as_ref(),
         });
         record.core.tasks.ended(record.id);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.settle(CloseReason::Aborted, None);
     }
 }
 

@@ -16,7 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 
 use crate::addr::{Addr, BindAddr};
@@ -136,8 +139,9 @@ impl Server {
     /// Only if accepting fails for good; nothing that a client does can cause it.
     pub async fn serve<S: Service>(mut self, service: S) -> Result<Summary, ServeError> {
         let listeners = std::mem::take(&mut self.listeners);
+        let acceptors = join_runtime(listeners)?;
         let core = self.into_core(1);
-        work(&core, &Arc::new(service), listeners).await?;
+        work(&core, &Arc::new(service), acceptors).await?;
         Ok(core.summary())
     }
 
@@ -161,33 +165,31 @@ impl Server {
     ) -> Result<Summary, ServeError> {
         // Without more descriptors the limit on connections is lower, and no more than that.
         let _ = raise_descriptor_limit();
-        let listeners = std::mem::take(&mut self.listeners);
-        let mut others = Vec::new();
+        // Every worker has all that it needs before the first one accepts: the descriptors that clients take could be
+        // those that the last worker wants.
+        let mut prepared = Vec::new();
         for _ in 1..workers.get() {
-            let more = listeners
+            let more = self
+                .listeners
                 .iter()
                 .map(|listener| listener.for_another_worker(&self.options));
-            others.push(more.collect::<Result<Vec<_>, _>>()?);
+            prepared.push(Worker::prepare(more.collect::<Result<_, _>>()?)?);
         }
+        let first = Worker::prepare(std::mem::take(&mut self.listeners))?;
         let core = self.into_core(workers.get());
         let service = Arc::new(service);
         thread::scope(|scope| {
             let (core, service) = (&core, &service);
             let mut threads = Vec::new();
-            for (number, listeners) in others.into_iter().enumerate() {
-                let name = format!("sockeye-{}", number + 1);
+            for (number, worker) in prepared.into_iter().enumerate() {
                 let thread = thread::Builder::new()
-                    .name(name)
-                    .spawn_scoped(scope, move || worker(core, service, listeners));
-                match thread {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        core.handle().abort();
-                        return Err(ServeError::Start(error));
-                    }
-                }
+                    .name(format!("sockeye-{}", number + 1))
+                    .spawn_scoped(scope, move || worker.run(core, service))
+                    .inspect_err(|_| core.handle().abort())
+                    .map_err(ServeError::Start)?;
+                threads.push(thread);
             }
-            let mut result = worker(core, service, listeners);
+            let mut result = first.run(core, service);
             for thread in threads {
                 let ended = thread
                     .join()
@@ -237,12 +239,25 @@ impl fmt::Debug for Server {
 
 /// Raises the process's soft limit on open descriptors to the hard one (getrlimit(2), `RLIMIT_NOFILE`), and returns
 /// it; `None` is no limit. Distributions set the soft one to 1,024 for the sake of programs that use select(2).
+///
+/// It also has the kernel make the process's descriptor table large enough for as many, 65,536 at most (512 KiB of the
+/// kernel's memory). The table doubles when it is full, and in a process of several threads the thread that needs it
+/// waits for the whole machine's other processors meanwhile (`synchronize_rcu`), ten milliseconds and more: in a burst
+/// of clients that is when the listen queue overflows. So call this early, before there are other threads.
 pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit)?;
+    let most = limit.current.unwrap_or(u64::MAX).min(TABLE_DESCRIPTORS);
+    let last = most.saturating_sub(1);
+    let any = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The copy is closed at once; the table stays. That the limit leaves no room for it is no failure of raising it.
+    drop(fcntl_dupfd_cloexec(&any, last as i32));
     Ok(limit.current)
 }
+
+/// The largest descriptor table that is made in advance.
+const TABLE_DESCRIPTORS: u64 = 65_536;
 
 /// What all workers of one server share.
 pub(crate) struct Core {
@@ -318,32 +333,45 @@ impl Core {
     }
 }
 
-/// One worker: a thread, a runtime, its listeners and the connections that came in by them.
-fn worker<S: Service>(
-    core: &Arc<Core>,
-    service: &Arc<S>,
-    listeners: Vec<Listener>,
-) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .inspect_err(|_| core.handle().abort())
-        .map_err(ServeError::Start)?;
-    runtime.block_on(work(core, service, listeners))
+/// One worker: a runtime, its listeners, and the connections that will come in by them.
+struct Worker {
+    runtime: Runtime,
+    acceptors: Vec<Acceptor>,
+}
+
+impl Worker {
+    fn prepare(listeners: Vec<Listener>) -> Result<Self, ServeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ServeError::Start)?;
+        let acceptors = {
+            let _context = runtime.enter();
+            join_runtime(listeners)?
+        };
+        Ok(Self { runtime, acceptors })
+    }
+
+    fn run<S: Service>(self, core: &Arc<Core>, service: &Arc<S>) -> Result<(), ServeError> {
+        self.runtime.block_on(work(core, service, self.acceptors))
+    }
+}
+
+/// Makes listeners part of the runtime that the calling thread is in.
+fn join_runtime(listeners: Vec<Listener>) -> Result<Vec<Acceptor>, ServeError> {
+    let acceptors = listeners.into_iter().map(Listener::into_acceptor);
+    acceptors
+        .collect::<io::Result<_>>()
+        .map_err(ServeError::Start)
 }
 
 /// Accepts until the server is stopped, then sees the open connections to their end.
 async fn work<S: Service>(
     core: &Arc<Core>,
     service: &Arc<S>,
-    listeners: Vec<Listener>,
+    acceptors: Vec<Acceptor>,
 ) -> Result<(), ServeError> {
     let mut unfinished = AbortOnDrop { core, armed: true };
-    let acceptors = listeners
-        .into_iter()
-        .map(Listener::into_acceptor)
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(ServeError::Start)?;
     let loops = acceptors
         .into_iter()
         .map(|acceptor| accept_loop(core, service, acceptor));
@@ -376,7 +404,8 @@ async fn accept_loop<S: Service>(
                 Next::Room => core.room().await,
                 Next::Pause(pause) => tokio::time::sleep(pause).await,
             }
-            poll_fn(|cx| poll_accept(cx, core, service, &acceptor, &mut backoff)).await
+            let accept = poll_fn(|cx| poll_accept(cx, core, service, &acceptor, &mut backoff));
+            tokio::task::unconstrained(accept).await
         };
         tokio::select! {
             biased;
@@ -413,8 +442,14 @@ enum Next {
 /// How many clients are taken from a listen queue when the server stops: a full queue by default.
 const LAST_ACCEPTS: u32 = 4096;
 
-/// Takes one client, if one waits. (That the others of a burst do not keep the open connections from their turn is
-/// tokio's doing: after 128 of them its budget for one turn is used up, and the poll is pending.)
+/// How many clients are taken before the open connections have their turn.
+///
+/// Large, for a burst is a race against the listen queue: with 128 at a time, which is tokio's own budget for a turn, a
+/// burst of 9,000 overflows a queue of 4,096, and who is dropped there waits a second for the next SYN. 512 take
+/// two or three milliseconds.
+const BATCH: usize = 512;
+
+/// Takes clients as they come; ready when something else is to be waited for.
 fn poll_accept<S: Service>(
     cx: &mut Context<'_>,
     core: &Arc<Core>,
@@ -422,12 +457,19 @@ fn poll_accept<S: Service>(
     acceptor: &Acceptor,
     backoff: &mut Backoff,
 ) -> Poll<io::Result<Next>> {
-    // A place is held only while it is tried: one worker that waits for a client must not keep it from another.
-    let Some(permit) = core.reserve() else {
-        return Poll::Ready(Ok(Next::Room));
-    };
-    let accepted = ready!(acceptor.poll_accept(cx));
-    Poll::Ready(take(core, service, acceptor, backoff, permit, accepted))
+    for _ in 0..BATCH {
+        // A place is held only while it is tried: one worker that waits for a client must not keep it from another.
+        let Some(permit) = core.reserve() else {
+            return Poll::Ready(Ok(Next::Room));
+        };
+        let accepted = ready!(acceptor.poll_accept(cx));
+        match take(core, service, acceptor, backoff, permit, accepted) {
+            Ok(Next::Client) => {}
+            other => return Poll::Ready(other),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Lets a client in, or decides what a failed accept asks for.
@@ -470,9 +512,8 @@ fn admit<S: Service>(
         Ok(source) => {
             permit.source = source;
             core.ledger.open(listener, &Opened { id, peer: &peer });
-            let account = Account::open(Arc::clone(core), id, peer, permit);
-            core.tasks
-                .spawn(id, drive(Arc::clone(service), stream, account));
+            let account = Account::open(Arc::clone(core), id, stream, peer, permit);
+            core.tasks.spawn(id, drive(Arc::clone(service), account));
         }
         Err(reason) => {
             drop(stream);
