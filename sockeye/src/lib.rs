@@ -62,13 +62,20 @@ mod server;
 
 mod listener;
 
+mod accept;
+
 pub mod admission;
+
 mod conn;
+mod deadline;
+
 mod service;
 pub mod services;
 
 pub mod hot_buffer;
 mod stream;
+
+mod account;
 
 pub mod client;
 pub mod frame;
@@ -82,9 +89,11 @@ pub mod error;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
 
+pub use account::CloseReason;
 pub use addr::{Addr, BindAddr};
 pub use admission::Limits;
-pub use conn::{CloseReason, Conn, Timeouts};
+pub use conn::Conn;
+pub use deadline::Timeouts;
 pub use listener::{Keepalive, SocketOptions};
 pub use server::{Server, raise_descriptor_limit};
 pub use service::{Service, ServiceFn, service_fn};

@@ -1,0 +1,96 @@
+//! How long a client is waited for, and the one timer that watches over it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::account::{CloseReason, Record};
+
+/// How long a server waits for a client. Every wait ends in a closed connection, with the reason of its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// From the accept to the client's first byte. Default `None`.
+    pub first_byte: Option<Duration>,
+    /// Nothing read and nothing written. Default `None`: an echo-like service cannot know how long its clients
+    /// think. It bounds the peer that never reads, too.
+    pub idle: Option<Duration>,
+    /// The whole connection, however busy. Default `None`.
+    pub lifetime: Option<Duration>,
+    /// When we close first: how long to read and drop what the client still sends, waiting for its FIN
+    /// ([`Stream::close`]). Default 2 s.
+    pub linger: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            first_byte: None,
+            idle: None,
+            lifetime: None,
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Timeouts {
+    /// When the next deadline is, and which. Pure.
+    pub(crate) fn next(
+        &self,
+        opened: Instant,
+        heard: bool,
+        moved: Instant,
+    ) -> Option<(Instant, CloseReason)> {
+        let first_byte = self.first_byte.filter(|_| !heard);
+        [
+            (self.lifetime, opened, CloseReason::Lifetime),
+            (first_byte, opened, CloseReason::FirstByteTimeout),
+            (self.idle, moved, CloseReason::Idle),
+        ]
+        .into_iter()
+        // A deadline past the end of time is none.
+        .filter_map(|(limit, since, reason)| Some((since.checked_add(limit?)?, reason)))
+        .min_by_key(|(deadline, _)| *deadline)
+    }
+
+    fn any(&self) -> bool {
+        self.first_byte.is_some() || self.idle.is_some() || self.lifetime.is_some()
+    }
+}
+
+/// Waits for whichever deadline is next. Costs a pointer where there are no timeouts.
+#[derive(Default)]
+pub(crate) struct Deadline {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Ready with the reason once a deadline has passed.
+    ///
+    /// The timer is not set anew for each byte: it fires at a moment that was right once, looks at the record, and is
+    /// set to what is right now.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, record: &Record) -> Poll<CloseReason> {
+        if !record.core.timeouts.any() {
+            return Poll::Pending;
+        }
+        loop {
+            let Some((deadline, reason)) = record.next_deadline() else {
+                return Poll::Pending;
+            };
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(reason);
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
