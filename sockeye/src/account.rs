@@ -27,11 +27,11 @@ pub enum CloseReason {
     Reset,
     /// The client was not heard from any more: the kernel gave up (`ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`).
     PeerLost,
-    /// [`Timeouts::first_byte`].
+    /// [`Timeouts::first_byte`](crate::Timeouts::first_byte).
     FirstByteTimeout,
-    /// [`Timeouts::idle`].
+    /// [`Timeouts::idle`](crate::Timeouts::idle).
     Idle,
-    /// [`Timeouts::lifetime`].
+    /// [`Timeouts::lifetime`](crate::Timeouts::lifetime).
     Lifetime,
     /// The service returned an error of its own.
     Error,

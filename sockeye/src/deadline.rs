@@ -21,7 +21,7 @@ pub struct Timeouts {
     /// The whole connection, however busy. Default `None`.
     pub lifetime: Option<Duration>,
     /// When we close first: how long to read and drop what the client still sends, waiting for its FIN
-    /// ([`Stream::close`]). Default 2 s.
+    /// ([`Stream::close`](crate::Stream::close)). Default 2 s.
     pub linger: Duration,
 }
 

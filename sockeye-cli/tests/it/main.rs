@@ -1,6 +1,7 @@
 //! The program as its users meet it: help, exit codes, stdout and stderr, and peers that no one here wrote.
 
 mod connect;
+mod faults;
 mod help;
 mod serve;
 mod support;
