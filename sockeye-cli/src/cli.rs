@@ -311,11 +311,19 @@ fn on_eof(text: &str) -> Result<OnEof, String> {
 
 /// `500ms`, `10s`, `1m30s`; a number alone is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+    let duration = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write 500ms, 10s or 1m30s"))?,
+    };
+    if duration > LONGEST {
+        return Err("more than 10 years".to_owned());
     }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 10s or 1m30s"))
+    Ok(duration)
 }
+
+/// Well below what the arithmetic of clocks can take.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {

@@ -258,7 +258,7 @@ impl Connector {
                         outcome: Outcome::Unfinished,
                     });
                     running.push(async move { (index, self.attempt(address).await) });
-                    next_start.as_mut().reset(Instant::now() + self.attempt_delay);
+                    next_start.set(tokio::time::sleep(self.attempt_delay));
                 }
                 else => return Err(Failure::AllFailed),
             }

@@ -57,6 +57,9 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("sockeye runs on Linux only, so far");
+
 // In the order of the flow, which is the order to read them in.
 mod server;
 

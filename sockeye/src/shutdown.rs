@@ -30,7 +30,8 @@ impl Handle {
     /// Stops accepting, tells the services ([`Conn::drain_signal`](crate::Conn::drain_signal)), and aborts what
     /// is still open after `deadline`. Called again, the earlier moment holds.
     pub fn drain(&self, deadline: Duration) {
-        let until = Instant::now() + deadline;
+        let now = Instant::now();
+        let until = now.checked_add(deadline).unwrap_or(now + FOR_EVER);
         self.advance(Phase::Draining { until });
     }
 
@@ -48,6 +49,9 @@ impl Handle {
         self.phase.send_if_modified(|phase| phase.advance(to));
     }
 }
+
+/// What a deadline past the end of the clock is taken for.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

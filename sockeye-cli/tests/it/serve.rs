@@ -115,6 +115,10 @@ fn bad_input_is_a_clear_error_and_nothing_half_started() {
         &["192.0.2.1:0", "not an address of this machine"],
     );
     is_usage_error(&["serve", "--idle-timeout", "soon"], &["'soon'", "500ms"]);
+    is_usage_error(
+        &["serve", "--drain", "18446744073709551615"],
+        &["more than 10 years"],
+    );
     is_usage_error(&["serve", "--workers", "0"], &["--workers"]);
     is_usage_error(&["serve", "--max-connections", "0"], &["--max-connections"]);
     is_usage_error(&["serve", "-v", "-q"], &["cannot be used with"]);
