@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use colorchoice_clap::Color;
 
 use crate::connect::escape::Text;
@@ -187,7 +187,12 @@ Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve
 
 /// Talk to a server by hand or from a script.
 #[derive(Debug, Args)]
-#[command(help_template = TEMPLATE, before_help = CONNECT_EXAMPLES, after_long_help = CONNECT_NOTES)]
+#[command(
+    help_template = TEMPLATE,
+    before_help = CONNECT_EXAMPLES,
+    after_long_help = CONNECT_NOTES,
+    group = ArgGroup::new("told").args(["explain", "probe"]).multiple(true)
+)]
 pub(crate) struct Connect {
     /// HOST PORT, HOST:PORT, [::1]:PORT, :PORT (this machine) or unix:PATH
     #[arg(value_name = "ADDRESS", required = true, num_args = 1..=2)]
@@ -253,7 +258,7 @@ pub(crate) struct Connect {
     ///
     /// By default they are shown as ^X, so that no server can move the cursor or set the title. To a file or a pipe
     /// every byte goes as it came, always.
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, conflicts_with = "hex")]
     pub(crate) raw: bool,
 
     /// Only see whether it is open: exit code 0 or 1
@@ -272,7 +277,7 @@ pub(crate) struct Connect {
     pub(crate) explain: bool,
 
     /// With --explain and --probe: as one JSON object (docs/events.md)
-    #[arg(long)]
+    #[arg(long, requires = "told")]
     pub(crate) json: bool,
 
     /// Say what happens as it happens
@@ -280,7 +285,7 @@ pub(crate) struct Connect {
     pub(crate) verbose: bool,
 
     /// Say nothing but errors
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "explain")]
     pub(crate) quiet: bool,
 }
 

@@ -64,19 +64,8 @@ async fn talk_to(
     let connected = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            if arguments.explain {
-                Account::of_failure(&error).print(arguments.json);
-            }
-            return Err(match arguments.wait_for {
-                Some(wait_for) => Failure::new(
-                    Code::Timeout,
-                    anyhow!(error).context(format!(
-                        "not up within {}",
-                        humantime::format_duration(wait_for)
-                    )),
-                ),
-                None => failure(error),
-            });
+            let account = Account::of_failure(&error);
+            return tell(arguments, account, Err(failure(arguments, error)));
         }
     };
     if arguments.verbose {
@@ -100,13 +89,35 @@ async fn talk_to(
         &mut account,
     )
     .await;
+    if !account.ends_a_line && stdout().is_terminal() {
+        talk("");
+    }
     if arguments.verbose {
         talk(&account.ending());
     }
-    if arguments.explain {
-        account.print(arguments.json);
+    let ended = finish(arguments, exchanged, &account);
+    tell(arguments, account, ended)
+}
+
+/// Prints the account if it was asked for. As JSON it has the error in it, and is all there is on stderr.
+fn tell(
+    arguments: &Connect,
+    mut account: Account,
+    ended: Result<Code, Failure>,
+) -> Result<Code, Failure> {
+    if !arguments.explain {
+        return ended;
     }
-    finish(arguments, exchanged, &account)
+    if !arguments.json {
+        account.print();
+        return ended;
+    }
+    let code = ended.unwrap_or_else(|failure| {
+        account.error = Some(format!("{:#}", failure.error));
+        failure.code
+    });
+    talk(&account.json());
+    Ok(code)
 }
 
 /// The exit code for the way in which the connection ended.
@@ -175,13 +186,16 @@ async fn connect(
             Ok(connected) => return Ok(connected),
             Err(error) => error,
         };
-        if Instant::now() + pause >= until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(error);
         }
+        // The last attempt is when the time is up.
+        let pause_now = pause.min(left);
         if arguments.verbose {
-            talk(&format!("{error}; trying again in {pause:?}"));
+            talk(&format!("{error}; trying again in {pause_now:?}"));
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause_now).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -197,11 +211,18 @@ fn probe(
     connected: Result<Connected, ConnectError>,
     took: Duration,
 ) -> Result<Code, Failure> {
+    let mut code = Code::No;
     let (open, peer, why) = match connected {
-        Ok(connected) => (true, connected.peer.to_string(), None),
+        Ok(connected) => {
+            code = Code::Done;
+            (true, connected.peer.to_string(), None)
+        }
         Err(error) => {
             if matches!(error.failure, Reason::Resolve(_) | Reason::NoUsableAddress) {
-                return Err(failure(error));
+                if !arguments.json {
+                    return Err(failure(arguments, error));
+                }
+                code = Code::Resolve;
             }
             (false, target.to_string(), Some(explain::why_not(&error)))
         }
@@ -220,11 +241,11 @@ fn probe(
         // A closed pipe does not change the answer.
         let _ = data(&line);
     }
-    Ok(if open { Code::Done } else { Code::No })
+    Ok(code)
 }
 
 /// The exit code and the hint for a connect that failed.
-fn failure(error: ConnectError) -> Failure {
+fn failure(arguments: &Connect, error: ConnectError) -> Failure {
     let timed_out = |attempts: &[sockeye::client::Attempt]| {
         !attempts.is_empty()
             && attempts.iter().all(|attempt| match &attempt.outcome {
@@ -241,6 +262,11 @@ fn failure(error: ConnectError) -> Failure {
         _ if timed_out(&error.report.attempts) => Code::Timeout,
         _ => Code::Connect,
     };
+    if let (Some(wait_for), Code::Connect | Code::Timeout) = (arguments.wait_for, code) {
+        let limit = humantime::format_duration(wait_for);
+        let error = anyhow!(error).context(format!("not up within {limit}"));
+        return Failure::new(Code::Timeout, error);
+    }
     let failure = Failure::new(code, error);
     match code {
         Code::Connect if refused => {

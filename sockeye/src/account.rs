@@ -154,7 +154,13 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.settle(CloseReason::Aborted, None);
+        // Most panics are caught in `drive`; this is one in making the service's future, or in dropping it.
+        let reason = if std::thread::panicking() {
+            CloseReason::Panic
+        } else {
+            CloseReason::Aborted
+        };
+        self.settle(reason, None);
     }
 }
 

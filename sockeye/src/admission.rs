@@ -69,15 +69,19 @@ pub const DEFAULT_PER_SOURCE: usize = 1_000;
 pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
 /// The connections that a descriptor limit allows: the limit less a reserve of 32 and 8 for each worker (its
-/// listener, its epoll and wake-up descriptors), but never less than half of it.
+/// listener, its epoll and wake-up descriptors), but never less than half of it, and never more than
+/// [`MOST_BY_DEFAULT`].
 pub fn default_max_connections(descriptor_limit: Option<u64>, workers: usize) -> usize {
     let Some(limit) = descriptor_limit else {
         return DEFAULT_MAX_CONNECTIONS;
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let reserve = workers.saturating_mul(8).saturating_add(32).min(limit / 2);
-    limit - reserve
+    (limit - reserve).min(MOST_BY_DEFAULT)
 }
+
+/// Connections by default however large the descriptor limit is: in containers it can be a billion, which is no bound.
+pub const MOST_BY_DEFAULT: usize = 1_000_000;
 
 /// Why a connection was accepted and closed at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

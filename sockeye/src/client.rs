@@ -374,6 +374,12 @@ impl fmt::Display for ConnectError {
                 write!(f, "cannot connect to {target} within {after:?}")
             }
             (Failure::AllFailed | Failure::Unix(_), []) => write!(f, "cannot connect to {target}"),
+            (Failure::AllFailed | Failure::Unix(_), [only])
+                if only.address.to_string() == target.to_string() =>
+            {
+                write!(f, "cannot connect to {target}: ")?;
+                only.fmt_outcome(f)
+            }
             (Failure::AllFailed | Failure::Unix(_), attempts) => {
                 write!(f, "cannot connect to {target}")?;
                 for (index, attempt) in attempts.iter().enumerate() {
@@ -397,11 +403,17 @@ impl std::error::Error for ConnectError {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.address;
+        write!(f, "{}: ", self.address)?;
+        self.fmt_outcome(f)
+    }
+}
+
+impl Attempt {
+    fn fmt_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.outcome {
-            Outcome::Connected => write!(f, "{address}: connected"),
-            Outcome::Failed(error) => write!(f, "{address}: {error}"),
-            Outcome::Unfinished => write!(f, "{address}: no answer yet"),
+            Outcome::Connected => f.write_str("connected"),
+            Outcome::Failed(error) => fmt::Display::fmt(error, f),
+            Outcome::Unfinished => f.write_str("no answer yet"),
         }
     }
 }

@@ -155,7 +155,6 @@ impl fmt::Debug for Conn {
 }
 
 /// Serves one connection from its admission to its account. The body of a connection's task.
-///
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice, and every idle connection would pay for it"

@@ -96,6 +96,7 @@ pub(crate) struct Progress {
     pub(crate) first_byte: Cell<Option<Instant>>,
     pub(crate) our_fin: Cell<Option<Instant>>,
     pub(crate) peer_fin: Cell<Option<Instant>>,
+    pub(crate) ends_a_line: Cell<bool>,
 }
 
 impl Progress {
@@ -108,6 +109,7 @@ impl Progress {
             first_byte: Cell::new(None),
             our_fin: Cell::new(None),
             peer_fin: Cell::new(None),
+            ends_a_line: Cell::new(true),
         }
     }
 
@@ -248,6 +250,7 @@ async fn receive(
                 if progress.first_byte.get().is_none() {
                     progress.first_byte.set(Some(Instant::now()));
                 }
+                progress.ends_a_line.set(buffer.ends_with(b"\n"));
                 output.write(buffer);
             }
             Err(error) => return Received::Failed(error),

@@ -25,8 +25,11 @@ pub(crate) struct Account {
     duration_ms: Option<f64>,
     closed_first: Option<&'static str>,
     ending: &'static str,
-    error: Option<String>,
+    pub(crate) error: Option<String>,
     tcp_info: Option<TcpInfo>,
+    /// Whether what was received ends with a line's end.
+    #[serde(skip)]
+    pub(crate) ends_a_line: bool,
     #[serde(skip)]
     steps: Vec<String>,
 }
@@ -98,6 +101,7 @@ impl Account {
             _ if matches!(ending, Ending::ReceiveFailed(_)) => "peer",
             _ => "us",
         });
+        self.ends_a_line = progress.ends_a_line.get();
         self.tcp_info = info;
         (self.ending, self.error) = match ending {
             Ending::PeerClosed => ("peer_closed", None),
@@ -133,18 +137,18 @@ impl Account {
 
     fn who_closed_first(&self) -> &'static str {
         match self.closed_first {
-            Some("peer") => "the peer closed first",
-            _ => "we closed first",
+            Some("peer") => "the peer closed its side first",
+            _ => "we closed our side first",
         }
     }
 
-    /// On stderr: stdout has the data.
-    pub(crate) fn print(&self, json: bool) {
-        if json {
-            let line = serde_json::to_string(self);
-            talk(&line.unwrap_or_else(|error| unreachable!("only numbers and text: {error}")));
-            return;
-        }
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self)
+            .unwrap_or_else(|error| unreachable!("only numbers and text: {error}"))
+    }
+
+    /// In words, on stderr: stdout has the data.
+    pub(crate) fn print(&self) {
         for line in &self.steps {
             talk(line);
         }

@@ -51,6 +51,9 @@ pub(crate) enum Event {
         pause_ms: u64,
     },
     Snapshot(Counters),
+    Reload {
+        changed: bool,
+    },
     Drain {
         open: u64,
         deadline_ms: u64,
@@ -147,6 +150,7 @@ impl Event {
                 "cannot accept on {listener}: {error} ({failures} times); pausing for {pause_ms} ms"
             ),
             Self::Snapshot(counters) => counters.text(),
+            Self::Reload { .. } => "HUP: there is nothing to reload".to_owned(),
             Self::Drain { open, deadline_ms } => format!(
                 "draining {open} open connections for at most {} s; a second signal cuts them now",
                 *deadline_ms as f64 / 1e3

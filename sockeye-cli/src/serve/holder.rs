@@ -1,6 +1,7 @@
 //! Who listens on an address that is in use? Told from /proc (proc(5)), as far as we may look.
 
 use std::fs;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use sockeye::BindAddr;
@@ -10,8 +11,8 @@ use crate::exit::escaped;
 /// The process that holds the address, as `nginx (process 1234)`; `None` if it cannot be told.
 pub(crate) fn of(address: &BindAddr) -> Option<String> {
     let socket = match address {
-        BindAddr::Tcp(address) => listening_on(address.port())?,
-        BindAddr::AllInterfaces { port } => listening_on(*port)?,
+        BindAddr::Tcp(address) => listening_on(*address)?,
+        BindAddr::AllInterfaces { port } => listening_on((Ipv6Addr::UNSPECIFIED, *port).into())?,
         BindAddr::Unix(path) => bound_to(path)?,
         _ => return None,
     };
@@ -28,21 +29,41 @@ pub(crate) fn of(address: &BindAddr) -> Option<String> {
     })
 }
 
-/// The inode of the socket that listens on a port, of either family.
-fn listening_on(port: u16) -> Option<String> {
+/// The inode of the socket that listens on an address, or on all addresses if one of the two is the wildcard.
+fn listening_on(asked: SocketAddr) -> Option<String> {
     const LISTEN: &str = "0A";
-    let port = format!(":{port:04X}");
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .find_map(|table| {
             let table = fs::read_to_string(table).ok()?;
             table.lines().skip(1).find_map(|line| {
                 let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-                let (local, state) = (fields.get(1)?, fields.get(3)?);
-                let found = local.ends_with(&port) && *state == LISTEN;
+                let local = parse_local(fields.get(1)?)?;
+                let same = local.ip() == asked.ip()
+                    || local.ip().is_unspecified()
+                    || asked.ip().is_unspecified();
+                let found = same && local.port() == asked.port() && *fields.get(3)? == LISTEN;
                 found.then(|| fields.get(9).map(ToString::to_string))?
             })
         })
+}
+
+/// `0100007F:1B58`: the address in words of 32 bits, each in the machine's own byte order, and the port.
+fn parse_local(text: &str) -> Option<SocketAddr> {
+    let (words, port) = text.split_once(':')?;
+    let mut bytes = Vec::new();
+    for word in words.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let ip: IpAddr = match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
+        _ => <[u8; 16]>::try_from(bytes).ok()?.into(),
+    };
+    Some(SocketAddr::new(
+        ip.to_canonical(),
+        u16::from_str_radix(port, 16).ok()?,
+    ))
 }
 
 /// The inode of the socket bound to a path.

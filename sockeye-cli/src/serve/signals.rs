@@ -10,7 +10,6 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::output::talk;
 use crate::serve::events::{Event, Reporter};
 
 /// The thread that waits for signals.
@@ -103,7 +102,7 @@ fn wait(
                     reporter.report(Event::drain(handle.snapshot(), drain));
                     handle.drain(drain);
                 }
-                Asked::Reload => talk("HUP: there is nothing to reload"),
+                Asked::Reload => reporter.report(Event::Reload { changed: false }),
                 Asked::Snapshot => reporter.report(Event::snapshot(handle.snapshot())),
             }
         }

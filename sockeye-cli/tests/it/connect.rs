@@ -108,6 +108,7 @@ fn bad_input_is_exit_code_2() {
         (vec!["--send-file", "/", "127.0.0.1:80"], "'/'"),
         (vec!["--on-eof", "later", "127.0.0.1:80"], "wait=TIME"),
         (vec!["--source", "here", "127.0.0.1:80"], "here"),
+        (vec!["--json", "127.0.0.1:80"], "--explain"),
         (
             vec!["--probe", "--hex", "127.0.0.1:80"],
             "cannot be used with",
@@ -368,12 +369,12 @@ fn a_probe_answers_on_stdout_and_by_its_exit_code() {
         (&answer["open"], &answer["peer"]),
         (&Value::Bool(false), &Value::Null)
     );
-    assert_eq!(
-        connect(&["--probe", "no-such-name.invalid:1"], b"")
-            .status
-            .code(),
-        Some(6)
-    );
+    let unknown = connect(&["--probe", "no-such-name.invalid:1"], b"");
+    assert_eq!((unknown.status.code(), unknown.stdout.len()), (Some(6), 0));
+    let unknown = connect(&["--probe", "--json", "no-such-name.invalid:1"], b"");
+    assert_eq!(unknown.status.code(), Some(6));
+    let answer: Value = serde_json::from_slice(&unknown.stdout).expect("JSON");
+    assert_eq!(answer["open"], false);
     let quiet = connect(&["--probe", "-q", &serving.address], b"");
     assert_eq!((quiet.status.code(), quiet.stdout.len()), (Some(0), 0));
 }
@@ -404,8 +405,12 @@ fn wait_for_tries_again_until_somebody_listens() {
     assert_eq!(finish(child, Vec::new()).status.code(), Some(0));
 
     let (_held, address) = closed_port();
+    let started = std::time::Instant::now();
     let output = connect(&["--wait-for", "250ms", &address], b"");
     assert_eq!(output.status.code(), Some(28), "{}", text(&output.stderr));
+    assert!(started.elapsed() >= Duration::from_millis(250));
+    let output = connect(&["--wait-for", "10ms", "no-such-name.invalid:1"], b"");
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -419,7 +424,7 @@ fn explain_tells_the_story_in_words_and_in_json() {
         "connected  127.0.0.9:",
         "sent       5 bytes",
         "received   5 bytes, the first after ",
-        "peer closed; we closed first",
+        "peer closed; we closed our side first",
         "tcp        ",
         "round trip",
     ] {
@@ -445,9 +450,12 @@ fn explain_tells_the_story_in_words_and_in_json() {
 
     let (_held, closed) = closed_port();
     let output = connect(&["--explain", "--json", &closed], b"");
-    let stderr = text(&output.stderr);
-    let account: Value =
-        serde_json::from_str(stderr.lines().next().expect("a line")).expect("JSON");
+    let account: Value = serde_json::from_slice(&output.stderr).expect("JSON and nothing else");
+    assert!(
+        account["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("refused"))
+    );
     assert_eq!(
         (&account["connected"], &account["ending"]),
         (&Value::Bool(false), &"not_connected".into())

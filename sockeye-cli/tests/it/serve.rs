@@ -143,6 +143,17 @@ fn a_port_in_use_names_who_holds_it_and_binds_nothing_else() {
 }
 
 #[test]
+fn the_holder_of_another_address_on_the_same_port_is_not_blamed() {
+    let serving = Serving::start(&["-l", "127.0.0.2:0"]);
+    let port = serving.port();
+    let other = std::net::TcpListener::bind(format!("127.0.0.3:{port}"));
+    let _other = other.expect("the port is free on another address");
+    let output = run(sockeye(&["serve", "-l", &serving.address]), b"");
+    let holder = format!("sockeye (process {})", serving.pid().as_raw_nonzero());
+    assert!(text(&output.stderr).contains(&holder));
+}
+
+#[test]
 fn a_name_that_does_not_resolve_is_exit_code_6() {
     let output = run(sockeye(&["serve", "-l", "no-such-name.invalid:7000"]), b"");
     assert_eq!(output.status.code(), Some(6));

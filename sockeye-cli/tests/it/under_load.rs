@@ -9,10 +9,13 @@ use rustix::process::Signal;
 use crate::support::{Serving, line_with};
 
 #[test]
-fn two_thousand_clients_at_once_are_all_served() {
+fn two_thousand_clients_at_once_are_all_served_and_hold_no_buffer() {
     const CLIENTS: usize = 2_000;
     sockeye::raise_descriptor_limit().expect("raised");
     let serving = Serving::start(&[]);
+    // The buffers that a thread has once are there when it has served once.
+    exchange(&mut serving.connect(), 0);
+    let before = resident_bytes(&serving);
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| serving.connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client
@@ -24,10 +27,13 @@ fn two_thousand_clients_at_once_are_all_served() {
         client.read_exact(&mut answer).expect("answered");
         assert_eq!(&answer, format!("{number:08}").as_bytes());
     }
+    // Invariant 4: the smallest of buffers, for each of them, would show.
+    let each = resident_bytes(&serving).saturating_sub(before) / CLIENTS;
+    assert!(each < 4_096, "{each} bytes for each idle connection");
     serving.signal(Signal::USR1);
     let counters = line_with(&serving.stderr, "open");
     assert!(
-        counters.contains("2000 open, 2000 accepted, 0 refused"),
+        counters.contains("2000 open, 2001 accepted, 0 refused"),
         "{counters}"
     );
     drop(clients);

@@ -275,6 +275,21 @@ async fn a_panic_closes_its_own_connection_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_panic_before_the_service_has_a_future_is_a_panic_too() {
+    async fn never() -> std::io::Result<()> {
+        Ok(())
+    }
+    let service = service_fn(|conn: sockeye::Conn| {
+        assert!(conn.id() == 0, "as the test asked for");
+        never()
+    });
+    let mut server = Running::start(loopback(), service);
+    let _client = server.connect().await;
+    assert_eq!(server.next_close().await.reason, CloseReason::Panic);
+    assert_eq!(server.stop().await.cut(), 0);
+}
+
+#[tokio::test]
 async fn an_observer_that_panics_costs_nobody_a_connection() {
     struct Panics;
     impl sockeye::stats::Observer for Panics {
