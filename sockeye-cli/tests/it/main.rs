@@ -3,6 +3,8 @@
 mod connect;
 mod faults;
 mod help;
+mod peers_of_connect;
+mod peers_of_serve;
 mod serve;
 mod support;
 mod under_load;
