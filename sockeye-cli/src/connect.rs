@@ -86,16 +86,16 @@ async fn talk_to(
         },
         Input::start(input).map_err(no_thread)?,
         Output::start(output(arguments)?).map_err(no_thread)?,
-        &mut account,
     )
     .await;
+    account.ended(&exchanged);
     if !account.ends_a_line && stdout().is_terminal() {
         talk("");
     }
     if arguments.verbose {
         talk(&account.ending());
     }
-    let ended = finish(arguments, exchanged, &account);
+    let ended = finish(arguments, exchanged.ending, &account);
     tell(arguments, account, ended)
 }
 

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::account::Account;
 use crate::addr::Addr;
-use crate::conn::drive;
+use crate::drive::drive;
 use crate::error::ServeError;
 use crate::listener::{AcceptFailure, Acceptor, Backoff};
-use crate::server::{Core, Permit};
 use crate::service::Service;
+use crate::shared::{Core, Permit};
 use crate::stats::{AcceptFailed, Opened, Refused};
 use crate::stream::Stream;
 

@@ -1,6 +1,5 @@
 //! What one connection comes to: what is known of it while it lives, and its one entry in the ledger when it ends.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,82 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::addr::Addr;
-use crate::server::{Core, Permit};
+use crate::close_reason::CloseReason;
+use crate::shared::{Core, Permit};
 use crate::stats::Closed;
 use crate::stream::Stream;
-
-/// Why a connection closed: each has exactly one.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The client sent FIN, and then the service ended.
-    PeerClosed,
-    /// The service ended first.
-    Finished,
-    /// The client reset the connection.
-    Reset,
-    /// The client was not heard from any more: the kernel gave up (`ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`).
-    PeerLost,
-    /// [`Timeouts::first_byte`](crate::Timeouts::first_byte).
-    FirstByteTimeout,
-    /// [`Timeouts::idle`](crate::Timeouts::idle).
-    Idle,
-    /// [`Timeouts::lifetime`](crate::Timeouts::lifetime).
-    Lifetime,
-    /// The service returned an error of its own.
-    Error,
-    /// The service panicked.
-    Panic,
-    /// The server was shut down before the connection was over.
-    Aborted,
-}
-
-impl CloseReason {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::PeerClosed,
-        Self::Finished,
-        Self::Reset,
-        Self::PeerLost,
-        Self::FirstByteTimeout,
-        Self::Idle,
-        Self::Lifetime,
-        Self::Error,
-        Self::Panic,
-        Self::Aborted,
-    ];
-
-    /// The name in events: `peer_closed`, `finished`, `reset` and so on.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PeerClosed => "peer_closed",
-            Self::Finished => "finished",
-            Self::Reset => "reset",
-            Self::PeerLost => "peer_lost",
-            Self::FirstByteTimeout => "first_byte_timeout",
-            Self::Idle => "idle",
-            Self::Lifetime => "lifetime",
-            Self::Error => "error",
-            Self::Panic => "panic",
-            Self::Aborted => "aborted",
-        }
-    }
-
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Whether the peer is to learn of it by a reset.
-    pub(crate) fn is_abrupt(self) -> bool {
-        matches!(self, Self::Panic | Self::Aborted)
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// Settles one connection, once: at the end of its task, or when it is dropped, which is when the task is aborted or a
 /// runtime is dropped with all its tasks.

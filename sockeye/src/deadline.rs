@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::account::{CloseReason, Record};
+use crate::close_reason::CloseReason;
 
 /// How long a server waits for a client. Every wait ends in a closed connection, with the reason of its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,10 +55,6 @@ impl Timeouts {
         .filter_map(|(limit, since, reason)| Some((since.checked_add(limit?)?, reason)))
         .min_by_key(|(deadline, _)| *deadline)
     }
-
-    fn any(&self) -> bool {
-        self.first_byte.is_some() || self.idle.is_some() || self.lifetime.is_some()
-    }
 }
 
 /// Waits for whichever deadline is next. Costs a pointer where there are no timeouts.
@@ -72,12 +68,13 @@ impl Deadline {
     ///
     /// The timer is not set anew for each byte: it fires at a moment that was right once, looks at the record, and is
     /// set to what is right now.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, record: &Record) -> Poll<CloseReason> {
-        if !record.core.timeouts.any() {
-            return Poll::Pending;
-        }
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: impl Fn() -> Option<(Instant, CloseReason)>,
+    ) -> Poll<CloseReason> {
         loop {
-            let Some((deadline, reason)) = record.next_deadline() else {
+            let Some((deadline, reason)) = next() else {
                 return Poll::Pending;
             };
             let timer = self

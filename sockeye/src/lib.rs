@@ -69,16 +69,20 @@ mod accept;
 
 pub mod admission;
 
-mod conn;
+mod drive;
+
 mod deadline;
 
 mod service;
 pub mod services;
 
+mod conn;
+
 pub mod hot_buffer;
 mod stream;
 
 mod account;
+mod shared;
 
 pub mod client;
 pub mod frame;
@@ -88,13 +92,14 @@ pub mod stats;
 pub mod tcp_info;
 
 mod addr;
+mod close_reason;
 pub mod error;
 #[allow(unsafe_code, reason = "the one place for it")]
 mod sys;
 
-pub use account::CloseReason;
 pub use addr::{Addr, BindAddr};
 pub use admission::Limits;
+pub use close_reason::CloseReason;
 pub use conn::Conn;
 pub use deadline::Timeouts;
 pub use listener::{Keepalive, SocketOptions};

@@ -1,32 +1,32 @@
 //! Open this first: a server from its listening sockets to its end.
 //!
 //! [`Server::bind`] makes the listening sockets. Each worker runs an accept loop on each of its own (`accept.rs`), which
-//! asks admission and spawns one task per connection (`conn.rs`): the service, the close, the account. When the server
+//! asks admission and spawns one task per connection (`drive.rs`): the service, the close, the account. When the server
 //! is stopped the loops end, and what is open is waited for, as long as the phase of the shutdown says.
 
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::accept::accept_loop;
 use crate::addr::{Addr, BindAddr};
-use crate::admission::{Admission, Limits, Source, default_max_connections};
+use crate::admission::{Admission, Limits, default_max_connections};
 use crate::deadline::Timeouts;
 use crate::error::{BindError, ServeError};
 use crate::listener::{Acceptor, Listener, SocketOptions};
 use crate::service::Service;
-use crate::shutdown::{Handle, Phase, Summary, Tasks};
+use crate::shared::Core;
+use crate::shutdown::{Handle, Phase, Summary};
 use crate::stats::{Counters, Ledger, Listening, Observer};
 
 /// A server that has its addresses: clients can connect, and wait in the listen queue until it is run.
@@ -212,15 +212,9 @@ impl Server {
             workers,
             max_connections,
         });
-        Arc::new(Core {
-            timeouts: self.timeouts,
-            phase: self.handle.phase,
-            ledger,
-            tasks: Tasks::default(),
-            admission: Mutex::new(Admission::new(max_connections, self.limits.per_source)),
-            freed: Notify::new(),
-            last_id: AtomicU64::new(0),
-        })
+        let admission = Admission::new(max_connections, self.limits.per_source);
+        let core = Core::new(self.timeouts, self.handle.phase, ledger, admission);
+        Arc::new(core)
     }
 }
 
@@ -255,85 +249,6 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
 
 /// The largest descriptor table that is made in advance.
 const TABLE_DESCRIPTORS: u64 = 65_536;
-
-/// What all workers of one server share.
-pub(crate) struct Core {
-    pub(crate) timeouts: Timeouts,
-    pub(crate) phase: Arc<watch::Sender<Phase>>,
-    pub(crate) ledger: Ledger,
-    pub(crate) tasks: Tasks,
-    admission: Mutex<Admission>,
-    /// Told when a place is given back.
-    freed: Notify,
-    last_id: AtomicU64,
-}
-
-/// A place under the global limit, and a count for a source: given back when it is dropped.
-pub(crate) struct Permit {
-    core: Arc<Core>,
-    pub(crate) source: Option<Source>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.core.admission().release(self.source);
-        self.core.freed.notify_one();
-    }
-}
-
-impl Core {
-    fn handle(&self) -> Handle {
-        Handle {
-            phase: Arc::clone(&self.phase),
-            counters: Arc::clone(&self.ledger.counters),
-        }
-    }
-
-    fn summary(&self) -> Summary {
-        Summary {
-            snapshot: self.ledger.counters.snapshot(),
-        }
-    }
-
-    /// The number of the next connection.
-    pub(crate) fn next_id(&self) -> u64 {
-        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Takes a place for one more connection, if there is one.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Option<Permit> {
-        let now = Instant::now();
-        let mut admission = self.admission();
-        let was_deferring = admission.is_deferring();
-        let reserved = admission.reserve(now);
-        if admission.is_deferring() != was_deferring {
-            self.ledger.deferred(admission.deferrals(now));
-        }
-        reserved.then(|| Permit {
-            core: Arc::clone(self),
-            source: None,
-        })
-    }
-
-    /// Waits until there may be a place.
-    pub(crate) async fn room(&self) {
-        loop {
-            let freed = self.freed.notified();
-            if self.admission().has_room() {
-                break;
-            }
-            freed.await;
-        }
-        // There may be room for another worker, too; each that finds some wakes the next.
-        self.freed.notify_one();
-    }
-
-    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// One worker: a runtime, its listeners, and the connections that will come in by them.
 struct Worker {

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::account::CloseReason;
+use crate::close_reason::CloseReason;
 use crate::stats::{Counters, Snapshot};
 
 /// Ends a running server and reads its counters, from anywhere. Cheap to clone.

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::account::CloseReason;
 use crate::addr::Addr;
 use crate::admission::RefuseReason;
+use crate::close_reason::CloseReason;
 use crate::tcp_info::TcpInfo;
 
 /// The counters of a server at one moment. In every snapshot `accepted == refused + open + closed`.

@@ -7,12 +7,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use sockeye::Stream;
+use sockeye::tcp_info::TcpInfo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::OnEof;
 use crate::connect::crlf::Crlf;
-use crate::connect::explain::Account;
 use crate::connect::pipe::{Input, Output};
 
 /// When to end.
@@ -53,6 +53,14 @@ impl Ending {
     }
 }
 
+/// What came of it.
+pub(crate) struct Exchanged {
+    pub(crate) ending: Ending,
+    pub(crate) progress: Progress,
+    /// What the kernel knew before the close.
+    pub(crate) tcp_info: Option<TcpInfo>,
+}
+
 /// How long we read and drop what still comes after we have closed first.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -62,8 +70,7 @@ pub(crate) async fn exchange(
     rules: Exchange,
     mut input: Input,
     mut output: Output,
-    account: &mut Account,
-) -> Ending {
+) -> Exchanged {
     let progress = Progress::new(Instant::now());
     let mut ending = {
         let (reader, writer) = tokio::io::split(&mut stream);
@@ -80,16 +87,23 @@ pub(crate) async fn exchange(
             Err(error) => ending = Ending::OutputFailed(error),
         }
     }
-    account.ended(&progress, &ending, stream.tcp_info());
+    progress.ended.set(Instant::now());
+    let tcp_info = stream.tcp_info();
     if ending.is_ours() {
         stream.close(LINGER).await;
     }
-    ending
+    Exchanged {
+        ending,
+        progress,
+        tcp_info,
+    }
 }
 
 /// What has happened so far; written by both directions, which are one task.
 pub(crate) struct Progress {
     pub(crate) started: Instant,
+    /// Before the close, which may linger.
+    pub(crate) ended: Cell<Instant>,
     moved: Cell<Instant>,
     pub(crate) sent: Cell<u64>,
     pub(crate) received: Cell<u64>,
@@ -103,6 +117,7 @@ impl Progress {
     fn new(now: Instant) -> Self {
         Self {
             started: now,
+            ended: Cell::new(now),
             moved: Cell::new(now),
             sent: Cell::new(0),
             received: Cell::new(0),

@@ -7,7 +7,7 @@ use sockeye::client::{Attempt, ConnectError, Connected, Failure, Outcome, Report
 use sockeye::tcp_info::TcpInfo;
 use tokio::time::Instant;
 
-use crate::connect::exchange::{Ending, Progress};
+use crate::connect::exchange::{Ending, Exchanged};
 use crate::output::talk;
 
 /// The account of one connect. The names of the fields are those of docs/events.md.
@@ -89,12 +89,17 @@ impl Account {
         }
     }
 
-    pub(crate) fn ended(&mut self, progress: &Progress, ending: &Ending, info: Option<TcpInfo>) {
+    pub(crate) fn ended(&mut self, exchanged: &Exchanged) {
+        let Exchanged {
+            ending,
+            progress,
+            tcp_info,
+        } = exchanged;
         let since = |moment: Instant| ms(moment - progress.started);
         self.bytes_sent = progress.sent.get();
         self.bytes_received = progress.received.get();
         self.first_byte_ms = progress.first_byte.get().map(since);
-        self.duration_ms = Some(ms(progress.started.elapsed()));
+        self.duration_ms = Some(since(progress.ended.get()));
         self.closed_first = Some(match (progress.our_fin.get(), progress.peer_fin.get()) {
             (Some(ours), Some(peers)) if ours <= peers => "us",
             (_, Some(_)) => "peer",
@@ -102,7 +107,7 @@ impl Account {
             _ => "us",
         });
         self.ends_a_line = progress.ends_a_line.get();
-        self.tcp_info = info;
+        self.tcp_info = *tcp_info;
         (self.ending, self.error) = match ending {
             Ending::PeerClosed => ("peer_closed", None),
             Ending::InputEnded => ("input_ended", None),
