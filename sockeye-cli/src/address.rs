@@ -1,6 +1,6 @@
 //! The address forms of the program, the same for every verb. Pure, but for the lookup of a name to listen on.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -77,7 +77,12 @@ impl Address {
                         Failure::new(Code::Resolve, error)
                     })?
                     .collect();
+                found.sort_by_key(SocketAddr::is_ipv6);
                 found.dedup();
+                if found.len() > 1 {
+                    // A name may have an address, usually ::1, of a family that is switched off here.
+                    found.retain(|address| TcpListener::bind((address.ip(), 0)).is_ok());
+                }
                 Ok(found.into_iter().map(BindAddr::Tcp).collect())
             }
         }

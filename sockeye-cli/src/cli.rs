@@ -1,7 +1,7 @@
 //! The command line: every verb, option and help text.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ impl Service {
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   sockeye connect example.com 80                talk by hand; Ctrl-D ends our side
-  sockeye connect --send 'GET / HTTP/1.0\\r\\nHost: example.com\\r\\n\\r\\n' example.com:80
+  sockeye connect --on-eof keep --send 'GET / HTTP/1.0\\r\\n\\r\\n' example.com:80
   sockeye connect unix:/tmp/echo.sock < in > out
   sockeye connect --probe db:5432               is it open? exit code 0 or 1
   sockeye connect --wait-for 30s --probe :8080  wait until it is
@@ -220,7 +220,8 @@ pub(crate) struct Connect {
 
     /// When our input ends: fin, keep, exit or wait=TIME
     ///
-    /// fin: tell the server (FIN) and go on receiving. keep: tell nobody and go on receiving. exit: send what is left
+    /// fin: tell the server (FIN) and go on receiving; most servers wait for it, but some, nginx among them, take it for a
+    /// client that has left, and stop in the midst of a large answer: for these, keep. keep: tell nobody and go on receiving. exit: send what is left
     /// and end. wait=TIME: as fin, but receive for at most TIME more.
     #[arg(long, value_name = "WHAT", value_parser = on_eof, default_value = "fin")]
     pub(crate) on_eof: OnEof,
@@ -247,8 +248,10 @@ pub(crate) struct Connect {
     pub(crate) send_file: Option<PathBuf>,
 
     /// End after so many received bytes; fewer are exit code 56
+    ///
+    /// It is the end of sending, too, whatever is left of the input.
     #[arg(long, value_name = "N")]
-    pub(crate) recv_bytes: Option<u64>,
+    pub(crate) recv_bytes: Option<NonZeroU64>,
 
     /// Print what is received as hexadecimal and text
     #[arg(long)]

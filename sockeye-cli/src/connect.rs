@@ -11,6 +11,7 @@ mod terminal;
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Write, stdin, stdout};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::process;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ async fn talk_to(
             on_eof: arguments.on_eof,
             keep_open: arguments.keep_open,
             idle: arguments.idle_timeout.and_then(|timeout| timeout.0),
-            receive_at_most: arguments.recv_bytes,
+            receive_at_most: arguments.recv_bytes.map(NonZeroU64::get),
             crlf: arguments.crlf,
         },
         Input::start(input).map_err(no_thread)?,
@@ -122,7 +123,7 @@ fn tell(
 
 /// The exit code for the way in which the connection ended.
 fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code, Failure> {
-    let wanted = arguments.recv_bytes.unwrap_or(0);
+    let wanted = arguments.recv_bytes.map_or(0, NonZeroU64::get);
     let got = account.bytes_received;
     match ending {
         Ending::PeerClosed | Ending::InputEnded if got < wanted => Err(Failure::new(
@@ -144,6 +145,10 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
         Ending::ReceiveFailed(error) => Err(Failure::new(
             Code::Receive,
             anyhow!(error).context(format!("cannot receive from {}", account.peer)),
+        )),
+        Ending::SendFailed(error) => Err(Failure::new(
+            Code::Receive,
+            anyhow!(error).context(format!("{} does not take what we send", account.peer)),
         )),
         Ending::OutputFailed(error) => Err(Failure::new(
             Code::Receive,
@@ -218,11 +223,16 @@ fn probe(
             (true, connected.peer.to_string(), None)
         }
         Err(error) => {
-            if matches!(error.failure, Reason::Resolve(_) | Reason::NoUsableAddress) {
+            // Without an address nobody was asked, and nobody has said no.
+            let asked = !error.report.attempts.is_empty() || matches!(target, Target::Unix(_));
+            if !asked {
                 if !arguments.json {
                     return Err(failure(arguments, error));
                 }
-                code = Code::Resolve;
+                code = match error.failure {
+                    Reason::TimedOut(_) => Code::Timeout,
+                    _ => Code::Resolve,
+                };
             }
             (false, target.to_string(), Some(explain::why_not(&error)))
         }
@@ -256,6 +266,13 @@ fn failure(arguments: &Connect, error: ConnectError) -> Failure {
     let refused = error.report.attempts.iter().any(|attempt| {
         matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::ConnectionRefused)
     });
+    let no_source = arguments.source.is_some()
+        && error.report.attempts.iter().any(|attempt| {
+            matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
+        });
+    if no_source {
+        return Failure::usage(error).with_hint("--source takes an IP address of this machine");
+    }
     let code = match &error.failure {
         Reason::Resolve(_) | Reason::NoUsableAddress => Code::Resolve,
         Reason::TimedOut(_) => Code::Timeout,

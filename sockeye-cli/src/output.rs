@@ -80,14 +80,12 @@ impl<T: Send + 'static> Lines<T> {
 }
 
 impl Writer {
-    /// Waits until all lines are written, but not for ever. Every [`Lines`] must have been dropped.
-    pub(crate) fn finish(self) {
-        match self.ended.recv_timeout(LAST_LINES) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                talk("the last lines were not written: their reader does not read");
-            }
-        }
+    /// Waits until all lines are written, but not for ever, and says whether they are. Every [`Lines`] must have been
+    /// dropped. If they are not, the thread holds the stream: who writes to it now waits as long.
+    #[must_use]
+    pub(crate) fn finish(self) -> bool {
+        let ended = self.ended.recv_timeout(LAST_LINES);
+        !matches!(ended, Err(RecvTimeoutError::Timeout))
     }
 }
 

@@ -5,6 +5,7 @@ mod holder;
 mod signals;
 
 use std::num::NonZeroUsize;
+use std::process;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -50,12 +51,17 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
         reporter.report(Event::stopped(summary));
     }
     drop(reporter);
-    writers.finish();
-    match served {
+    let can_talk = writers.finish();
+    let ended = match served {
         Ok(_) if interrupted => Ok(Code::Interrupted),
         Ok(_) => Ok(Code::Done),
         Err(error) => Err(Failure::usage(error)),
+    };
+    if !can_talk {
+        // Nobody reads stderr: another word on it would never end.
+        process::exit(ended.unwrap_or_else(|failure| failure.code) as i32);
     }
+    ended
 }
 
 fn serve(server: Server, workers: NonZeroUsize, service: Service) -> Result<Summary, ServeError> {

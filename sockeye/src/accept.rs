@@ -16,6 +16,7 @@ use crate::error::ServeError;
 use crate::listener::{AcceptFailure, Acceptor, Backoff};
 use crate::service::Service;
 use crate::shared::{Core, Permit};
+use crate::shutdown::Phase;
 use crate::stats::{AcceptFailed, Opened, Refused};
 use crate::stream::Stream;
 
@@ -47,6 +48,9 @@ pub(crate) async fn accept_loop<S: Service>(
             _ = phase.wait_for(|phase| !phase.is_running()) => break,
             accepted = accept => next = accepted.map_err(failed)?,
         }
+    }
+    if *phase.borrow() == Phase::Aborting {
+        return Ok(());
     }
     // Those in the queue have connected, as far as they can tell; to close the listener on them is to reset them.
     for _ in 0..LAST_ACCEPTS {

@@ -47,12 +47,16 @@ impl Account {
         }
     }
 
-    pub(crate) fn settle(&mut self, reason: CloseReason, error: Option<io::Error>) {
+    pub(crate) fn settle(
+        &mut self,
+        stream: Option<Stream>,
+        reason: CloseReason,
+        error: Option<io::Error>,
+    ) {
         let Some(permit) = self.permit.take() else {
             return;
         };
         let record = &self.record;
-        let stream = record.take();
         let ledger = &record.core.ledger;
         let tcp_info = stream
             .as_ref()
@@ -87,7 +91,8 @@ impl Drop for Account {
         } else {
             CloseReason::Aborted
         };
-        self.settle(reason, None);
+        let stream = self.record.take();
+        self.settle(stream, reason, None);
     }
 }
 

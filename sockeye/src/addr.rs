@@ -47,7 +47,12 @@ impl fmt::Display for Addr {
 
 impl From<SocketAddr> for Addr {
     fn from(address: SocketAddr) -> Self {
-        Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        let mapped = match address {
+            SocketAddr::V6(address) => address.ip().to_ipv4_mapped(),
+            SocketAddr::V4(_) => None,
+        };
+        // Any other IPv6 address is kept whole: without its scope a link-local one leads nowhere.
+        Self::Tcp(mapped.map_or(address, |ip| SocketAddr::from((ip, address.port()))))
     }
 }
 

@@ -36,7 +36,7 @@ impl Default for Limits {
 }
 
 /// The limit for one source: an IPv4 address, or the /64 network of an IPv6 address, which is what one
-/// subscriber usually gets (RFC 6177) and can choose addresses in at will.
+/// subscriber usually gets (RFC 6177) and can choose addresses in at will. All link-local IPv6 clients are one source.
 ///
 /// Clients of a Unix socket have no source and are never limited by it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

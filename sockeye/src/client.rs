@@ -275,9 +275,16 @@ impl Connector {
             }
             socket.bind(&source.into())?;
         }
-        TcpSocket::from_std_stream(socket.into())
+        let stream = TcpSocket::from_std_stream(socket.into())
             .connect(address)
-            .await
+            .await?;
+        // Two SYNs that cross open a connection, too (RFC 9293, section 3.5), and a port that the kernel chose for us may
+        // be the very one that we ask for: then they are both ours, and nobody listens.
+        if stream.local_addr()? == stream.peer_addr()? {
+            Stream::Tcp(stream).abort();
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
     }
 }
 
@@ -370,8 +377,9 @@ impl fmt::Display for ConnectError {
             (Failure::TimedOut(after), []) if matches!(target, Target::Host(..)) => {
                 write!(f, "{target} was not resolved within {after:?}")
             }
-            (Failure::TimedOut(after), _) => {
-                write!(f, "cannot connect to {target} within {after:?}")
+            (Failure::TimedOut(after), attempts) => {
+                write!(f, "cannot connect to {target} within {after:?}")?;
+                fmt_attempts(attempts, f)
             }
             (Failure::AllFailed | Failure::Unix(_), []) => write!(f, "cannot connect to {target}"),
             (Failure::AllFailed | Failure::Unix(_), [only])
@@ -382,14 +390,18 @@ impl fmt::Display for ConnectError {
             }
             (Failure::AllFailed | Failure::Unix(_), attempts) => {
                 write!(f, "cannot connect to {target}")?;
-                for (index, attempt) in attempts.iter().enumerate() {
-                    f.write_str(if index == 0 { ": " } else { ", " })?;
-                    attempt.fmt(f)?;
-                }
-                Ok(())
+                fmt_attempts(attempts, f)
             }
         }
     }
+}
+
+fn fmt_attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, attempt) in attempts.iter().enumerate() {
+        f.write_str(if index == 0 { ": " } else { ", " })?;
+        fmt::Display::fmt(attempt, f)?;
+    }
+    Ok(())
 }
 
 impl std::error::Error for ConnectError {

@@ -16,9 +16,9 @@ use crate::tcp_info::TcpInfo;
 
 /// A connection, in the hands of its service. Reads and writes as [`Stream`] does, and counts the bytes.
 ///
-/// Dropping it ends the conversation: the server then delivers what was written and closes in good order. Keep it in
-/// the service's own task: moved to another, it is out of reach of the deadlines and of an abort until it is
-/// dropped there.
+/// Dropping it gives the socket back; when the service's future has ended, too, the server delivers what was written and
+/// closes in good order. A service that has more to do then sends FIN first, `AsyncWriteExt::shutdown`. Keep it in the
+/// service's own task: moved to another, it is out of reach of the deadlines and of an abort until it is dropped there.
 pub struct Conn {
     /// `Some` from the opening of the connection until the drop, which hands it back.
     stream: Option<Stream>,

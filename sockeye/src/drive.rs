@@ -12,6 +12,7 @@ use crate::close_reason::CloseReason;
 use crate::conn::Conn;
 use crate::deadline::Deadline;
 use crate::service::Service;
+use crate::stream::Stream;
 
 /// Serves one connection from its admission to its account. The body of a connection's task.
 #[expect(
@@ -53,16 +54,38 @@ enum Ending {
 
 /// Closes the connection after its service and settles its account.
 async fn close(ending: Ending, account: &mut Account) {
-    let mut stream = account.record.returned().await;
-    let record = &account.record;
+    let stream = account.record.returned().await;
     let (reason, error) = match ending {
         Ending::Panicked => (CloseReason::Panic, None),
         Ending::Deadline(reason) => (reason, None),
-        Ending::Returned(result) => record.reason(result),
+        Ending::Returned(result) => account.record.reason(result),
     };
-    if !reason.is_abrupt() && !record.peer_is_gone() {
+    let record = Arc::clone(&account.record);
+    let mut closing = Closing {
+        account,
+        stream: Some(stream),
+        reason,
+        error,
+    };
+    if let Some(stream) = &mut closing.stream
+        && !reason.is_abrupt()
+        && !record.peer_is_gone()
+    {
         stream.linger(record.core.timeouts.linger).await;
     }
-    record.hand_back(stream);
-    account.settle(reason, error);
+}
+
+/// A connection whose end is decided: settled as that when this is dropped, also if an abort cuts the lingering short.
+struct Closing<'a> {
+    account: &'a mut Account,
+    stream: Option<Stream>,
+    reason: CloseReason,
+    error: Option<io::Error>,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let (stream, error) = (self.stream.take(), self.error.take());
+        self.account.settle(stream, self.reason, error);
+    }
 }

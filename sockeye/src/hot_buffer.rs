@@ -23,7 +23,11 @@ pub const HOT_BUFFER_BYTES: usize = 64 * 1024;
 /// Reads once into the thread's hot buffer and hands the bytes to `take`; returns how many there were, 0 at the end
 /// of the stream. Holds no buffer while it waits.
 ///
-/// Cancel safe: bytes are read only in the poll that also hands them to `take`. `take` must not call this again.
+/// Cancel safe: bytes are read only in the poll that also hands them to `take`.
+///
+/// # Panics
+///
+/// If `take`, or the reader's own `poll_read`, calls this again: there is one buffer.
 pub async fn read<R>(reader: &mut R, mut take: impl FnMut(&[u8])) -> io::Result<usize>
 where
     R: AsyncRead + Unpin,
@@ -33,6 +37,10 @@ where
 
 /// The poll behind [`read`]: `take` gets the task and the reader back, so that it can answer on the same connection
 /// at once.
+///
+/// # Panics
+///
+/// As [`read`].
 pub fn poll_read<R, T>(cx: &mut Context<'_>, reader: &mut R, take: T) -> Poll<io::Result<usize>>
 where
     R: AsyncRead + Unpin,
@@ -78,6 +86,10 @@ impl Spill {
     ///
     /// Call it only when nothing is held, or the order of the stream is lost; that is checked.
     ///
+    /// # Errors
+    ///
+    /// The writer's own, and `WriteZero` if it takes nothing without saying why.
+    ///
     /// # Panics
     ///
     /// If something is still held.
@@ -105,7 +117,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Writes what is held; ready when nothing is, and then the memory is given back.
+    /// Writes what is held; ready when nothing is, and then the memory is given back. Errors as [`Spill::write`].
     pub fn poll_flush<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>>
     where
         W: AsyncWrite + Unpin,

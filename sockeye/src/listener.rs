@@ -16,7 +16,8 @@ use crate::error::BindError;
 use crate::stream::Stream;
 
 /// Options of the listening socket. The connected sockets inherit them (tcp(7)), so they cost nothing per
-/// connection. Those of TCP do nothing on a Unix socket.
+/// connection. Those of TCP do nothing on a Unix socket. A value that the kernel does not take (a keepalive time of 0 or
+/// of more than 32,767 s, more than 127 probes) makes `bind` fail, or a client's attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SocketOptions {

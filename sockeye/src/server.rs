@@ -65,12 +65,22 @@ impl Server {
     /// Listens on one address, with default [`SocketOptions`].
     ///
     /// The address is bound and listening when this returns, and nobody else can listen on it: a second server on
-    /// the same port is an error here, not a rival for its clients.
+    /// the same port is an error here, not a rival for its clients. (With more than one worker, a program of the same
+    /// user that asks for `SO_REUSEPORT` can join once [`Server::run`] has begun.)
+    ///
+    /// # Errors
+    ///
+    /// The address is in use, is not one of this machine's, needs a privilege, or an option of [`SocketOptions`] is out
+    /// of the kernel's range.
     pub fn bind(address: impl Into<BindAddr>) -> Result<Self, BindError> {
         Self::bind_with([address.into()], &SocketOptions::default())
     }
 
     /// Listens on every one of `addresses`, or on none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::bind`], for the first address that fails; also if there is no address.
     pub fn bind_with(
         addresses: impl IntoIterator<Item = BindAddr>,
         options: &SocketOptions,
@@ -160,6 +170,10 @@ impl Server {
         workers: NonZeroUsize,
         service: S,
     ) -> Result<Summary, ServeError> {
+        assert!(
+            tokio::runtime::Handle::try_current().is_err(),
+            "Server::run blocks its thread: inside an async runtime use Server::serve"
+        );
         // Without more descriptors the limit on connections is lower, and no more than that.
         let _ = raise_descriptor_limit();
         // Every worker has all that it needs before the first one accepts: the descriptors that clients take could be

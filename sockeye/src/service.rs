@@ -8,11 +8,11 @@ use crate::conn::Conn;
 
 /// Runs once for each connection, on a task of its own.
 ///
-/// - `Ok(())`, or dropping the [`Conn`], ends the conversation: what was written is delivered, then the connection
-///   closes.
+/// - `Ok(())` ends the conversation: what was written is delivered, then the connection closes.
 /// - `Err(_)` ends it in the same way; the error is counted and handed to the
 ///   [`Observer`](crate::stats::Observer). An answer that was written before the error still arrives.
-/// - A panic ends this connection with a reset, and no other.
+/// - A panic ends this connection with a reset (which a Unix socket does not have: there it is a plain close), and no
+///   other.
 ///
 /// The future is dropped at its next await when a deadline passes or the server aborts, so state that must stay
 /// whole has to be kept whole at each await.

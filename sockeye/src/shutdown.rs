@@ -21,7 +21,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Stops accepting. Clients that already wait in the listen queue are still taken, then the listeners close.
+    /// Stops accepting. Clients that already wait in the listen queue are still taken, as far as there is room for them,
+    /// then the listeners close.
     /// Open connections go on for as long as they like, and the server ends with the last of them.
     pub fn stop(&self) {
         self.advance(Phase::Stopping);
@@ -35,7 +36,8 @@ impl Handle {
         self.advance(Phase::Draining { until });
     }
 
-    /// Stops accepting and ends every open connection now, with a reset.
+    /// Stops accepting and ends every open connection now, with a reset (a Unix socket: a plain close). One whose service
+    /// has ended already, and that only waits for the client's FIN, keeps the reason that it had.
     pub fn abort(&self) {
         self.advance(Phase::Aborting);
     }

@@ -1,6 +1,5 @@
 //! What happened, in numbers ([`Snapshot`]) and as it happens ([`Observer`]).
 
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -279,11 +278,5 @@ impl Ledger {
         if let Some(observer) = &self.observer {
             let _ = catch_unwind(AssertUnwindSafe(|| event(observer.as_ref())));
         }
-    }
-}
-
-impl fmt::Debug for Ledger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.counters.fmt(f)
     }
 }

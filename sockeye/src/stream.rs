@@ -86,7 +86,8 @@ impl Stream {
         tokio::time::timeout(linger, ended).await.is_ok()
     }
 
-    /// Closes with a reset (RFC 9293, ABORT): the peer sees that the stream was cut, not a clean end.
+    /// Closes with a reset (RFC 9293, ABORT): the peer sees that the stream was cut, not a clean end. A Unix socket has no
+    /// such thing; it is closed.
     pub fn abort(self) {
         // It can fail only for a descriptor that is no socket; then the close below is all there is to do.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));

@@ -11,7 +11,6 @@
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "documented where the name does not say it all")]
 pub struct TcpInfo {
     /// The state of RFC 9293, section 3.3.2.
     pub state: Option<TcpState>,
@@ -31,8 +30,11 @@ pub struct TcpInfo {
     pub unacked: Option<u32>,
     /// Segments held to be lost.
     pub lost: Option<u32>,
+    /// Time since we last sent data.
     pub last_data_sent_ms: Option<u32>,
+    /// Time since data last came.
     pub last_data_recv_ms: Option<u32>,
+    /// Time since an acknowledgement last came.
     pub last_ack_recv_ms: Option<u32>,
     /// Path MTU in bytes.
     pub pmtu_bytes: Option<u32>,
@@ -46,17 +48,21 @@ pub struct TcpInfo {
     pub snd_cwnd: Option<u32>,
     /// Segments out of order before one is held to be lost.
     pub reordering: Option<u32>,
+    /// The receiver's own estimate of the round-trip time.
     pub rcv_rtt_us: Option<u32>,
     /// Receive buffer that the kernel tunes to, in bytes.
     pub rcv_space_bytes: Option<u32>,
     /// Segments retransmitted.
     pub total_retrans: Option<u32>,
+    /// The rate that sending is paced to.
     pub pacing_rate_bytes_per_s: Option<u64>,
     /// Bytes that the peer acknowledged.
     pub bytes_acked: Option<u64>,
     /// Bytes that the peer sent and we acknowledged.
     pub bytes_received: Option<u64>,
+    /// Segments sent, with and without data.
     pub segs_out: Option<u32>,
+    /// Segments received, with and without data.
     pub segs_in: Option<u32>,
     /// Bytes written by the program and not yet sent once.
     pub notsent_bytes: Option<u32>,
@@ -66,6 +72,7 @@ pub struct TcpInfo {
     pub data_segs_in: Option<u32>,
     /// Segments with data sent.
     pub data_segs_out: Option<u32>,
+    /// The rate at which data was acknowledged lately.
     pub delivery_rate_bytes_per_s: Option<u64>,
     /// Time with data outstanding.
     pub busy_us: Option<u64>,
@@ -75,6 +82,7 @@ pub struct TcpInfo {
     pub sndbuf_limited_us: Option<u64>,
     /// Bytes sent, retransmissions included.
     pub bytes_sent: Option<u64>,
+    /// Bytes sent again.
     pub bytes_retrans: Option<u64>,
     /// Duplicate segments that the peer reported (RFC 2883): retransmissions that were not needed.
     pub dsack_dups: Option<u32>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sockeye::Stream;
 use sockeye::tcp_info::TcpInfo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cli::OnEof;
 use crate::connect::crlf::Crlf;
@@ -39,6 +39,8 @@ pub(crate) enum Ending {
     Interrupted,
     Idle(Duration),
     ReceiveFailed(io::Error),
+    /// With `--keep-open`: the peer has closed, and does not take what we go on to send.
+    SendFailed(io::Error),
     OutputFailed(io::Error),
     InputFailed(io::Error),
 }
@@ -48,7 +50,7 @@ impl Ending {
     fn is_ours(&self) -> bool {
         !matches!(
             self,
-            Self::PeerClosed | Self::ReceiveFailed(_) | Self::Interrupted
+            Self::PeerClosed | Self::ReceiveFailed(_) | Self::SendFailed(_) | Self::Interrupted
         )
     }
 }
@@ -79,7 +81,13 @@ pub(crate) async fn exchange(
         until_end(sending, receiving, rules, &progress).await
     };
     if !matches!(ending, Ending::Interrupted) {
-        match output.finish().await {
+        let finished = output.finish();
+        let finished = match ending {
+            // Nothing moves, and that may be so because nobody reads our output.
+            Ending::Idle(_) => timeout(LINGER, finished).await.unwrap_or(Ok(())),
+            _ => finished.await,
+        };
+        match finished {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 ending = Ending::OutputClosed
@@ -153,8 +161,8 @@ impl Progress {
 /// How sending ended.
 enum Sent {
     All,
-    /// The peer takes no more. Whether that is an error, what it sends will tell.
-    PeerGone,
+    /// The peer takes no more. That alone is no failure of ours: it may have all that it wants, and answer.
+    PeerGone(io::Error),
     InputFailed(io::Error),
 }
 
@@ -176,6 +184,7 @@ async fn until_end(
     let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
     let (mut sends, mut receives) = (true, true);
     let mut last_moment = None;
+    let mut gone = None;
     loop {
         let wait_over = async {
             match last_moment {
@@ -186,7 +195,11 @@ async fn until_end(
         tokio::select! {
             received = &mut receiving, if receives => match received {
                 Received::Fin if rules.keep_open && sends => receives = false,
-                Received::Fin => return Ending::PeerClosed,
+                Received::Fin => return match gone {
+                    // The kernel tells of a reset once, and it told the write: this is no clean end.
+                    Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
+                    _ => Ending::PeerClosed,
+                },
                 Received::Enough => return Ending::Received,
                 Received::Failed(error) => return Ending::ReceiveFailed(error),
                 Received::NoOutput => return Ending::OutputClosed,
@@ -195,8 +208,9 @@ async fn until_end(
                 sends = false;
                 match (sent, rules.on_eof) {
                     (Sent::InputFailed(error), _) => return Ending::InputFailed(error),
+                    (Sent::PeerGone(error), _) if !receives => return Ending::SendFailed(error),
+                    (Sent::PeerGone(error), _) => gone = Some(error),
                     _ if !receives => return Ending::PeerClosed,
-                    (Sent::PeerGone, _) => {}
                     (Sent::All, OnEof::Exit) => return Ending::InputEnded,
                     (Sent::All, OnEof::Wait(time)) => last_moment = Instant::now().checked_add(time),
                     (Sent::All, OnEof::Fin | OnEof::Keep) => {}
@@ -207,6 +221,13 @@ async fn until_end(
             _ = tokio::signal::ctrl_c() => return Ending::Interrupted,
         }
     }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
+    )
 }
 
 async fn send(
@@ -225,7 +246,8 @@ async fn send(
         let mut rest = piece.as_slice();
         while !rest.is_empty() {
             match writer.write(rest).await {
-                Ok(0) | Err(_) => return Sent::PeerGone,
+                Ok(0) => return Sent::PeerGone(io::ErrorKind::WriteZero.into()),
+                Err(error) => return Sent::PeerGone(error),
                 Ok(bytes) => {
                     progress.add(&progress.sent, bytes);
                     rest = &rest[bytes..];
@@ -235,8 +257,8 @@ async fn send(
         input.recycle(piece);
     }
     if matches!(rules.on_eof, OnEof::Fin | OnEof::Wait(_)) {
-        if writer.shutdown().await.is_err() {
-            return Sent::PeerGone;
+        if let Err(error) = writer.shutdown().await {
+            return Sent::PeerGone(error);
         }
         progress.our_fin.set(Some(Instant::now()));
     }

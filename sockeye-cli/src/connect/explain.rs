@@ -103,7 +103,7 @@ impl Account {
         self.closed_first = Some(match (progress.our_fin.get(), progress.peer_fin.get()) {
             (Some(ours), Some(peers)) if ours <= peers => "us",
             (_, Some(_)) => "peer",
-            _ if matches!(ending, Ending::ReceiveFailed(_)) => "peer",
+            (None, None) if matches!(ending, Ending::ReceiveFailed(_)) => "peer",
             _ => "us",
         });
         self.ends_a_line = progress.ends_a_line.get();
@@ -116,6 +116,7 @@ impl Account {
             Ending::Interrupted => ("interrupted", None),
             Ending::Idle(_) => ("idle", None),
             Ending::ReceiveFailed(error) => ("receive_failed", Some(error.to_string())),
+            Ending::SendFailed(error) => ("send_failed", Some(error.to_string())),
             Ending::OutputFailed(error) => ("output_failed", Some(error.to_string())),
             Ending::InputFailed(error) => ("input_failed", Some(error.to_string())),
         };

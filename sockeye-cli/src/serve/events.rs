@@ -9,7 +9,7 @@ use sockeye::stats::{AcceptFailed, Accepted, Closed, Listening, Observer, Refuse
 use sockeye::tcp_info::TcpInfo;
 
 use crate::cli::Serve;
-use crate::output::{Lines, Writer};
+use crate::output::{Lines, Writer, talk};
 
 /// One event. The names of the fields are those of docs/events.md.
 #[derive(Clone, Debug, Serialize)]
@@ -227,12 +227,16 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// Waits, within bounds, until all is written. The [`Reporter`] must have been dropped.
-    pub(crate) fn finish(self) {
-        self.text.finish();
-        if let Some(json) = self.json {
-            json.finish();
+    /// Waits, within bounds, until all is written, and says whether stderr can still be written to. The [`Reporter`]
+    /// must have been dropped.
+    #[must_use]
+    pub(crate) fn finish(self) -> bool {
+        let text = self.text.finish();
+        let json = self.json.is_none_or(Writer::finish);
+        if text && !json {
+            talk("the last events were not written: their reader does not read");
         }
+        text
     }
 }
 

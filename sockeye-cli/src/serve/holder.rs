@@ -24,8 +24,11 @@ pub(crate) fn of(address: &BindAddr) -> Option<String> {
         let holds = open
             .flatten()
             .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == link.as_str()));
+        if !holds {
+            return None;
+        }
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-        holds.then(|| format!("{} (process {process})", escaped(name.trim_end())))
+        Some(format!("{} (process {process})", escaped(name.trim_end())))
     })
 }
 

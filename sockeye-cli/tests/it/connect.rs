@@ -109,6 +109,7 @@ fn bad_input_is_exit_code_2() {
         (vec!["--on-eof", "later", "127.0.0.1:80"], "wait=TIME"),
         (vec!["--source", "here", "127.0.0.1:80"], "here"),
         (vec!["--json", "127.0.0.1:80"], "--explain"),
+        (vec!["--recv-bytes", "0", "127.0.0.1:80"], "--recv-bytes"),
         (
             vec!["--probe", "--hex", "127.0.0.1:80"],
             "cannot be used with",
@@ -506,4 +507,57 @@ fn a_closed_stdout_is_success() {
         (output.status.code(), text(&output.stderr)),
         (Some(0), String::new())
     );
+}
+
+/// The kernel tells of a reset once, to whichever of a write and a read comes first.
+#[test]
+fn a_reset_while_we_send_is_exit_code_56_every_time() {
+    let payload = vec![0; 32 << 20];
+    for _ in 0..10 {
+        let (address, server) = serve_one(|mut stream| {
+            stream.read_exact(&mut [0; 1_000]).expect("read");
+            socket2::SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("set");
+        });
+        let output = connect(&[&address], &payload);
+        assert_eq!(output.status.code(), Some(56));
+        server.join().expect("no panic");
+    }
+}
+
+#[test]
+fn keep_open_tells_when_the_peer_does_not_take_what_we_go_on_to_send() {
+    let (address, server) = serve_one(drop);
+    let child = sockeye(&["connect", "--keep-open", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("starts");
+    server.join().expect("no panic");
+    let output = finish(child, vec![0; 32 << 20]);
+    assert_eq!(output.status.code(), Some(56), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_idle_timeout_holds_though_nobody_reads_our_output() {
+    let serving = Serving::start(&["chargen"]);
+    let child = sockeye(&["connect", "--idle-timeout", "200ms", &serving.address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("starts");
+    let (_unread, _held_open) = (child.stdout.take(), child.stdin.take());
+    let output = finish(child, Vec::new());
+    assert_eq!(output.status.code(), Some(28), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_source_that_is_not_ours_is_bad_input() {
+    let (_held, closed) = closed_port();
+    let output = connect(&["--source", "192.0.2.1", &closed], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("an IP address of this machine"));
 }

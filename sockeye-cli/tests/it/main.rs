@@ -3,6 +3,7 @@
 mod connect;
 mod faults;
 mod help;
+mod peers;
 mod peers_of_connect;
 mod peers_of_serve;
 mod serve;

@@ -1,13 +1,13 @@
 //! `sockeye connect`, and servers that no one here wrote.
 
-use std::fs;
-use std::net::{Ipv6Addr, TcpListener};
-use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use crate::peers_of_serve::{MEGABYTE, Process, command, curl, noise, three_times};
-use crate::support::{PATIENCE, line_with, run, sockeye, text};
+use crate::peers::{
+    MEGABYTE, Process, SMALL, address, command, curl, folder_with_files, listening_port, netcat,
+    nginx, noise, socat, three_times,
+};
+use crate::support::{line_with, run, sockeye, text};
 
 fn connect(arguments: &[&str], input: &[u8]) -> Output {
     run(sockeye(&[&["connect"], arguments].concat()), input)
@@ -21,15 +21,6 @@ fn open_connect(arguments: &[&str]) -> Process {
 /// A test for servers that listen in each of these places: `127.0.0.1`, `::1` and `unix:PATH`.
 fn on_every_family(test: impl Fn(&str) + Sync) {
     three_times(["127.0.0.1", "::1"], test);
-}
-
-/// `HOST:PORT` of a place and the port that was found for it; a Unix socket's place is its address.
-fn address(place: &str, port: &str) -> String {
-    match place {
-        "::1" => format!("[::1]:{port}"),
-        "127.0.0.1" => format!("127.0.0.1:{port}"),
-        _ => place.to_owned(),
-    }
 }
 
 /// The start of every Python server here. Each says on stderr where it is as soon as a client can count on that.
@@ -86,57 +77,6 @@ fn python(script: &str, place: &str) -> (Process, String) {
     let line = line_with(&server.stderr, "at ");
     let address = address(place, &line["at ".len()..]);
     (server, address)
-}
-
-/// A server of another kind that says when it listens, and its address.
-fn listening(arguments: &[&str], place: &str) -> (Process, String) {
-    let server = Process::start(command(arguments));
-    line_with(&server.stderr, "istening on ");
-    let address = address(place, &listening_port(&server));
-    (server, address)
-}
-
-/// Asks the kernel: not every server that was given port 0 tells which one it got. Empty without a port.
-fn listening_port(server: &Process) -> String {
-    let pid = server.pid();
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
-    let sockets: Vec<String> = descriptors
-        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.replace(']', "")))
-        .collect();
-    for table in ["tcp", "tcp6"] {
-        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).expect("a table");
-        for line in table.lines() {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (local, state, inode) = (fields[1], fields[3], fields[9]);
-            if state == "0A" && sockets.iter().any(|socket| socket == inode) {
-                let port = local.rsplit_once(':').expect("a port").1;
-                return u16::from_str_radix(port, 16)
-                    .expect("hexadecimal")
-                    .to_string();
-            }
-        }
-    }
-    String::new()
-}
-
-/// A netcat that is started with `-l`.
-fn netcat(command: &[&str], place: &str) -> (Process, String) {
-    let target = match place.strip_prefix("unix:") {
-        Some(path) => vec!["-lU", path],
-        None => vec!["-l", place, "0"],
-    };
-    listening(&[command, &target].concat(), place)
-}
-
-/// Twice `-d`: it tells where it listens. It waits for one direction when the other has ended.
-fn socat(place: &str) -> (Process, String) {
-    let listener = match place {
-        "127.0.0.1" => "TCP4-LISTEN:0,bind=127.0.0.1".to_owned(),
-        "::1" => "TCP6-LISTEN:0,bind=[::1]".to_owned(),
-        _ => place.replace("unix:", "UNIX-LISTEN:"),
-    };
-    listening(&["socat", "-d", "-d", "-t", "30", "-", &listener], place)
 }
 
 /// One connection to a Python server: how `connect` ended, and what the server delivered.
@@ -336,51 +276,6 @@ fn without_date(answer: &[u8]) -> Vec<u8> {
         .filter(|line| !line.starts_with(b"Date: "))
         .collect();
     [&head.join(&b'\n'), body].concat()
-}
-
-const SMALL: usize = 10_000;
-
-/// A folder with the files `small` and `large`.
-fn folder_with_files() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (name, bytes) in [("small", SMALL), ("large", MEGABYTE)] {
-        fs::write(folder.path().join(name), noise(bytes)).expect("written");
-    }
-    folder
-}
-
-/// An nginx that listens on IPv4, IPv6 and a Unix socket, and its addresses. `None` if somebody has taken its port.
-fn nginx(root: &Path) -> Option<(Process, [String; 3])> {
-    // nginx takes no port 0: one that is free now will most likely be free in a moment.
-    let free = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("binds");
-    let port = free.local_addr().expect("bound").port();
-    drop(free);
-    let root = root.to_str().expect("UTF-8");
-    let addresses = ["127.0.0.1", "::1", &format!("unix:{root}/s")];
-    let addresses = addresses.map(|place| address(place, &port.to_string()));
-    let [v4, v6, unix] = &addresses;
-    let configuration = format!(
-        "daemon off; master_process off; pid pid; error_log stderr notice; events {{}}
-        http {{
-            access_log off; root {root};
-            client_body_temp_path 1; proxy_temp_path 2; fastcgi_temp_path 3; uwsgi_temp_path 4; scgi_temp_path 5;
-            server {{ listen {v4}; listen {v6}; listen {unix}; }}
-        }}"
-    );
-    fs::write(format!("{root}/conf"), configuration).expect("written");
-    let server = Process::start(command(&[
-        "nginx", "-e", "stderr", "-p", root, "-c", "conf",
-    ]));
-    loop {
-        let line = server.stderr.recv_timeout(PATIENCE).expect("a line");
-        if line.contains("bind()") {
-            return None;
-        }
-        // It says how it will wait for clients when its sockets listen.
-        if line.contains("epoll") {
-            return Some((server, addresses));
-        }
-    }
 }
 
 #[test]

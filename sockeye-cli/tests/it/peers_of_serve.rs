@@ -1,13 +1,11 @@
 //! `sockeye serve`, and clients that no one here wrote.
 
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Serving, finish, line_with, lines, run, text};
+use crate::peers::{MEGABYTE, command, curl, noise, three_times};
+use crate::support::{Serving, line_with, run, text};
 
 /// The start of every Python client here: `dial` reads an address as the ready line has it.
 const DIAL: &str = r#"
@@ -37,126 +35,6 @@ fn python(script: &str, address: &str) -> Command {
     command
 }
 
-pub(crate) fn command(line: &[&str]) -> Command {
-    let mut command = Command::new(line[0]);
-    command.args(&line[1..]);
-    command
-}
-
-/// A process with its streams, which ends with the test. What it says on stdout are bytes, on stderr lines.
-pub(crate) struct Process {
-    /// `None` once it has ended.
-    child: Option<Child>,
-    stdin: Sender<Vec<u8>>,
-    stdout: Receiver<Vec<u8>>,
-    pub(crate) stderr: Receiver<String>,
-}
-
-impl Process {
-    pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} starts: {error}"));
-        let mut input = child.stdin.take().expect("piped");
-        let mut output = child.stdout.take().expect("piped");
-        let stderr = lines(child.stderr.take().expect("piped"));
-        let (stdin, to_write) = mpsc::channel::<Vec<u8>>();
-        // Not every process takes all that it is given; what it did take, the test sees.
-        thread::spawn(move || to_write.iter().all(|bytes| input.write_all(&bytes).is_ok()));
-        let (read, stdout) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            while let Ok(bytes @ 1..) = output.read(&mut buffer) {
-                if read.send(buffer[..bytes].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            child: Some(child),
-            stdin,
-            stdout,
-            stderr,
-        }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("runs").id()
-    }
-
-    /// Puts bytes on its stdin, which stays open.
-    pub(crate) fn feed(&self, bytes: &[u8]) {
-        // If it has ended already, the test learns of it by what it says and by its exit code.
-        let _ = self.stdin.send(bytes.to_vec());
-    }
-
-    pub(crate) fn end_input(&mut self) {
-        self.stdin = mpsc::channel().0;
-    }
-
-    /// Waits for the next bytes of stdout, so many at least.
-    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
-        let mut taken = Vec::new();
-        while taken.len() < bytes {
-            let Ok(piece) = self.stdout.recv_timeout(PATIENCE) else {
-                panic!("stdout has {} bytes of {bytes}", taken.len());
-            };
-            taken.extend(piece);
-        }
-        taken
-    }
-
-    /// Waits for its end, while its stdin stays as it is: the exit code and what was left on stdout.
-    pub(crate) fn wait(&mut self) -> (Option<i32>, Vec<u8>) {
-        let mut rest = Vec::new();
-        loop {
-            match self.stdout.recv_timeout(PATIENCE) {
-                Ok(piece) => rest.extend(piece),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("does not end"),
-            }
-        }
-        let child = self.child.take().expect("runs");
-        (finish(child, Vec::new()).status.code(), rest)
-    }
-
-    /// The end of its stdin, then its own end, which must be a good one: what was left on stdout.
-    pub(crate) fn end(mut self) -> Vec<u8> {
-        self.end_input();
-        let (code, rest) = self.wait();
-        let said: Vec<String> = self.stderr.try_iter().collect();
-        assert_eq!(code, Some(0), "{said:?}");
-        rest
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // The test has failed, or the process is one that does not end by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Bytes that no compression, no reordering and no repetition leave unchanged.
-pub(crate) fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut noise = Vec::with_capacity(bytes + 8);
-    while noise.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend(state.to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
-}
-
 /// `["-U", PATH]` or `[HOST, PORT]`, as all netcats take it.
 fn netcat_target(address: &str) -> Vec<&str> {
     match address.strip_prefix("unix:") {
@@ -173,32 +51,6 @@ fn socat_target(address: &str) -> String {
         Some(path) => format!("UNIX-CONNECT:{path}"),
         None => format!("TCP:{address}"),
     }
-}
-
-/// curl, told to fetch a path from this address whatever the environment says of proxies.
-pub(crate) fn curl(options: &[&str], scheme: &str, address: &str, path: &str) -> Command {
-    let mut curl = command(&["curl", "-sS", "--globoff", "--noproxy", "*"]);
-    curl.args(options);
-    match address.strip_prefix("unix:") {
-        Some(unix) => {
-            curl.args(["--unix-socket", unix]);
-            curl.arg(format!("{scheme}://localhost/{path}"))
-        }
-        None => curl.arg(format!("{scheme}://{address}/{path}")),
-    };
-    curl
-}
-
-/// Runs a test three times, side by side: on IPv4, on IPv6 and on a Unix socket.
-pub(crate) fn three_times(places: [&str; 2], test: impl Fn(&str) + Sync) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let unix = format!("unix:{}", folder.path().join("s").display());
-    let test = &test;
-    thread::scope(|scope| {
-        for place in [places[0], places[1], &unix] {
-            scope.spawn(move || test(place));
-        }
-    });
 }
 
 /// Clients of a server of each family; each server then has nothing left to do.
@@ -227,8 +79,6 @@ fn echoes(client: Command, bytes: usize) {
     assert_eq!(answer.len(), payload.len(), "{which}");
     assert!(answer == payload, "other bytes came back to {which}");
 }
-
-pub(crate) const MEGABYTE: usize = 1_000_003;
 
 #[test]
 #[ignore = "needs python3"]

@@ -419,3 +419,31 @@ fn forty_clients_under_thirty_descriptors_are_all_served_in_the_end() {
     echoes(&mut serving.connect(), b"and service goes on");
     assert_eq!(serving.stop(), 0);
 }
+
+/// The thread that writes holds stderr, and will for ever; the end of the program must not wait for it.
+#[test]
+fn a_stalled_reader_of_stderr_does_not_keep_the_server_from_ending() {
+    let mut child = sockeye(&["serve", "-l", "127.0.0.1:0", "-v"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stderr = child.stderr.take().expect("piped");
+    let mut ready = Vec::new();
+    while !ready.ends_with(b"\n") {
+        let mut byte = [0];
+        stderr.read_exact(&mut byte).expect("the ready line");
+        ready.extend(byte);
+    }
+    let ready = text(&ready);
+    let address = ready.split(' ').nth(2).expect("an address").to_owned();
+    // More lines than a pipe holds.
+    for _ in 0..1_000 {
+        echoes(&mut TcpStream::connect(&address).expect("connects"), b"x");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    let output = crate::support::finish(child, Vec::new());
+    assert_eq!(output.status.code(), Some(0));
+    drop(stderr);
+}

@@ -227,3 +227,20 @@ async fn close_waits_for_the_peers_fin_and_says_whether_it_came() {
     let (_held_open, _) = listener.accept().await.expect("accepts");
     assert!(!connected.stream.close(Duration::from_millis(20)).await);
 }
+
+/// Bound to the port that it asks for, a socket's SYN meets itself and opens a connection.
+#[tokio::test]
+async fn a_connection_to_itself_is_nobody_listening() {
+    let (held, address) = closed_port("127.0.0.1");
+    drop(held);
+    let mut connector = Connector::default();
+    connector.source = Some(address);
+    let error = connector
+        .connect(address)
+        .await
+        .expect_err("nobody listens");
+    let Outcome::Failed(why) = &error.report.attempts[0].outcome else {
+        panic!("{error:?}")
+    };
+    assert_eq!(why.kind(), io::ErrorKind::ConnectionRefused);
+}

@@ -169,3 +169,19 @@ async fn a_connection_handed_to_another_task_is_closed_when_that_drops_it() {
     assert_eq!(server.next_close().await.reason, CloseReason::Finished);
     server.stop().await;
 }
+
+/// The service has ended well; that its client has not closed yet when the server's time is up makes it no cut.
+#[tokio::test]
+async fn a_connection_that_only_lingers_is_finished_when_the_server_is_aborted() {
+    let mut timeouts = Timeouts::default();
+    timeouts.linger = Duration::from_secs(3600);
+    let mut server = Running::start(loopback().timeouts(timeouts), services::daytime());
+    let mut client = server.connect().await;
+    let mut line = String::new();
+    soon(client.read_to_string(&mut line)).await.expect("FIN");
+    server.handle.abort();
+    let close = server.next_close().await;
+    assert_eq!(close.reason, CloseReason::Finished);
+    assert!(close.has_tcp_info);
+    assert_eq!(server.ended().await.cut(), 0);
+}

@@ -330,3 +330,25 @@ async fn dropping_the_future_closes_the_listener_and_the_connections() {
     let refused = TcpStream::connect(address).await.expect_err("closed");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn run_inside_a_runtime_is_a_panic_and_no_hang() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let ended = std::panic::catch_unwind(|| {
+        runtime.block_on(async {
+            let workers = NonZeroUsize::new(2).expect("not 0");
+            loopback().run(workers, services::echo()).map(drop)
+        })
+    });
+    assert!(ended.is_err());
+}
+
+#[test]
+fn an_address_keeps_the_scope_of_a_link_local_one() {
+    let link_local: std::net::SocketAddr = "[fe80::1%3]:7000".parse().expect("valid");
+    assert_eq!(Addr::from(link_local), Addr::Tcp(link_local));
+    let mapped: std::net::SocketAddr = "[::ffff:192.0.2.1]:7000".parse().expect("valid");
+    assert_eq!(Addr::from(mapped).to_string(), "192.0.2.1:7000");
+}
