@@ -1,6 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,6 +10,16 @@ use crate::support::{PATIENCE, Serving, finish, line_with, lines, run, sockeye, 
 
 fn connect(arguments: &[&str], input: &[u8]) -> Output {
     run(sockeye(&[&["connect"], arguments].concat()), input)
+}
+
+/// A `sockeye connect` whose input and outputs are in the test's hands.
+fn start(arguments: &[&str]) -> Child {
+    sockeye(&[&["connect"], arguments].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts")
 }
 
 /// A server of one connection: its address, and what it makes of the connection.
@@ -186,12 +196,7 @@ fn our_fin_is_passed_on_and_the_answer_that_comes_after_it_arrives() {
 #[test]
 fn the_peers_fin_ends_it_though_our_input_goes_on() {
     let (address, server) = serve_one(|mut stream| stream.write_all(b"bye").expect("sent"));
-    let child = sockeye(&["connect", &address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&[&address]);
     let held_open = child.stdin.take();
     let output = finish(child, Vec::new());
     drop(held_open);
@@ -209,12 +214,7 @@ fn keep_open_goes_on_sending_after_the_peers_fin() {
         stream.shutdown(Shutdown::Write).expect("FIN");
         read_all(&stream)
     });
-    let child = sockeye(&["connect", "--keep-open", &address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&["--keep-open", &address]);
     let mut said = [0; 3];
     let mut stdout = child.stdout.take().expect("piped");
     stdout.read_exact(&mut said).expect("delivered");
@@ -233,12 +233,7 @@ fn a_reset_delivers_what_came_and_is_exit_code_56() {
             .set_linger(Some(Duration::ZERO))
             .expect("set");
     });
-    let child = sockeye(&["connect", "--explain", "--json", &address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&["--explain", "--json", &address]);
     let mut said = [0; 14];
     let mut stdout = child.stdout.take().expect("piped");
     stdout.read_exact(&mut said).expect("delivered");
@@ -470,12 +465,7 @@ fn ctrl_c_is_exit_code_130_and_explain_still_tells() {
         stream.write_all(b"hello").expect("sent");
         stream.read(&mut [0]).map(drop)
     });
-    let child = sockeye(&["connect", "--explain", &address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&["--explain", &address]);
     let mut said = [0; 5];
     let mut stdout = child.stdout.take().expect("piped");
     stdout.read_exact(&mut said).expect("delivered");
@@ -491,12 +481,7 @@ fn ctrl_c_is_exit_code_130_and_explain_still_tells() {
 #[test]
 fn a_closed_stdout_is_success() {
     let serving = Serving::start(&["chargen"]);
-    let child = sockeye(&["connect", &serving.address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&[&serving.address]);
     let held_open = child.stdin.take();
     let mut stdout = child.stdout.take().expect("piped");
     stdout.read_exact(&mut [0; 100]).expect("read");
@@ -529,12 +514,7 @@ fn a_reset_while_we_send_is_exit_code_56_every_time() {
 #[test]
 fn keep_open_tells_when_the_peer_does_not_take_what_we_go_on_to_send() {
     let (address, server) = serve_one(drop);
-    let child = sockeye(&["connect", "--keep-open", &address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let child = child.expect("starts");
+    let child = start(&["--keep-open", &address]);
     server.join().expect("no panic");
     let output = finish(child, vec![0; 32 << 20]);
     assert_eq!(output.status.code(), Some(56), "{}", text(&output.stderr));
@@ -543,12 +523,7 @@ fn keep_open_tells_when_the_peer_does_not_take_what_we_go_on_to_send() {
 #[test]
 fn the_idle_timeout_holds_though_nobody_reads_our_output() {
     let serving = Serving::start(&["chargen"]);
-    let child = sockeye(&["connect", "--idle-timeout", "200ms", &serving.address])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("starts");
+    let mut child = start(&["--idle-timeout", "200ms", &serving.address]);
     let (_unread, _held_open) = (child.stdout.take(), child.stdin.take());
     let output = finish(child, Vec::new());
     assert_eq!(output.status.code(), Some(28), "{}", text(&output.stderr));
