@@ -8,4 +8,5 @@ mod peers_of_connect;
 mod peers_of_serve;
 mod serve;
 mod support;
+mod terminal;
 mod under_load;
