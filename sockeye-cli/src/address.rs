@@ -77,11 +77,13 @@ impl Address {
                         Failure::new(Code::Resolve, error)
                     })?
                     .collect();
-                found.sort_by_key(SocketAddr::is_ipv6);
+                found.sort();
                 found.dedup();
-                if found.len() > 1 {
-                    // A name may have an address, usually ::1, of a family that is switched off here.
-                    found.retain(|address| TcpListener::bind((address.ip(), 0)).is_ok());
+                // A name may have an address, usually ::1, of a family that is switched off here. If none is ours, the
+                // server says so.
+                let ours = |address: &SocketAddr| TcpListener::bind((address.ip(), 0)).is_ok();
+                if found.iter().any(ours) {
+                    found.retain(ours);
                 }
                 Ok(found.into_iter().map(BindAddr::Tcp).collect())
             }

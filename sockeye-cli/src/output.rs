@@ -28,8 +28,7 @@ const QUEUE_LINES: usize = 8192;
 /// How long the end of the program waits for a reader of the last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// A queue of lines with a thread that writes them. Cheap to clone.
-#[derive(Clone)]
+/// A queue of lines with a thread that writes them.
 pub(crate) struct Lines<T> {
     queue: SyncSender<T>,
     dropped: Arc<AtomicU64>,
@@ -80,7 +79,7 @@ impl<T: Send + 'static> Lines<T> {
 }
 
 impl Writer {
-    /// Waits until all lines are written, but not for ever, and says whether they are. Every [`Lines`] must have been
+    /// Waits until all lines are written, but not for ever, and says whether they are. The [`Lines`] must have been
     /// dropped. If they are not, the thread holds the stream: who writes to it now waits as long.
     #[must_use]
     pub(crate) fn finish(self) -> bool {
