@@ -51,7 +51,8 @@
 //! # What is not
 //!
 //! Linux only. No UDP, no HTTP. The library reads no files and no environment, takes no signals, and keeps no global
-//! state; it spawns the tasks of connections and, in [`Server::run`], the threads of workers, and nothing else.
+//! state; it spawns the tasks of connections, the threads of workers in [`Server::run`], a blocking task for a lookup in
+//! [`client`], and nothing else.
 //! Within version 0.x the interface may change with each minor version.
 
 #![deny(unsafe_code)]
