@@ -74,6 +74,8 @@ mod drive;
 
 mod deadline;
 
+pub mod proxy_protocol;
+
 mod service;
 pub mod services;
 
