@@ -2,9 +2,11 @@
 
 mod client;
 mod closing;
+mod corpora;
 mod deadlines;
 mod frame;
 mod limits;
+mod proxy_protocol;
 mod pure;
 mod server;
 mod services;

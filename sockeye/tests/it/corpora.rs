@@ -1,0 +1,48 @@
+//! What the fuzzers look for holds for every file of their corpora, in which each regression has its place: what was
+//! found once is looked for by `cargo test`, without a fuzzer.
+
+use std::path::{Path, PathBuf};
+
+#[path = "../../../fuzz/checks/proxy_protocol.rs"]
+pub(crate) mod proxy_protocol;
+
+type Check = fn(&[u8]);
+
+/// A corpus, by the name of its directory and of its target, and its check.
+const CORPORA: &[(&str, Check)] = &[("proxy_protocol", proxy_protocol::check)];
+
+#[test]
+fn every_file_of_every_corpus_passes_its_check() {
+    for (name, check) in CORPORA {
+        let files = entries(&directory().join(name));
+        assert!(!files.is_empty(), "no corpus for {name}");
+        for file in files {
+            // Shown only if the check fails.
+            println!("{}", file.display());
+            check(&std::fs::read(&file).expect("can be read"));
+        }
+    }
+}
+
+#[test]
+fn every_corpus_has_a_check() {
+    for corpus in entries(&directory()) {
+        let name = corpus.file_name().expect("has a name");
+        assert!(
+            CORPORA.iter().any(|(known, _)| name == *known),
+            "nothing checks {}",
+            corpus.display()
+        );
+    }
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("the directory is there");
+    entries
+        .map(|entry| entry.expect("can be listed").path())
+        .collect()
+}
