@@ -165,6 +165,11 @@ fn lines_of_version_1_are_read() {
             "PROXY TCP6 2001:0db8:0000:0000:0000:0000:0000:0001 1:2:3:4:5:6:7:: 1 2\r\n",
             ip("[2001:db8::1]:1", "[1:2:3:4:5:6:7:0]:2"),
         ),
+        // Eight sets and nothing after them but the least that a line can have.
+        (
+            "PROXY TCP6 1:2:3:4:5:6:7:8 :: 0 0\r\n",
+            ip("[1:2:3:4:5:6:7:8]:0", "[::]:0"),
+        ),
         // What `inet_ntop` gives for an IPv4-mapped address, and so what HAProxy sends.
         (
             "PROXY TCP6 ::ffff:192.0.2.7 ::1 1 2\r\n",
@@ -733,9 +738,13 @@ fn what_a_header_cannot_say_is_not_written() {
     let ip = Header::proxied(Version::V2, v4, v4);
     let mut local = Header::local();
     local.addresses = ip.addresses.clone();
-    let noop = RawTlv {
-        kind: 4,
+    let empty = |kind| RawTlv {
+        kind,
         value: Vec::new(),
+    };
+    let ssl = Ssl {
+        details: vec![empty(0x21); MAX_TLVS],
+        ..Ssl::default()
     };
     let many = |count| {
         let mut header = ip.clone();
@@ -765,7 +774,7 @@ fn what_a_header_cannot_say_is_not_written() {
             EncodeError::UniqueIdTooLong { bytes: 129 },
         ),
         (
-            ip.clone().with_tlv(Tlv::Other(noop)),
+            ip.clone().with_tlv(Tlv::Other(empty(4))),
             EncodeError::KnownKind { kind: 4 },
         ),
         (
@@ -783,6 +792,7 @@ fn what_a_header_cannot_say_is_not_written() {
             EncodeError::TooLong,
         ),
         (many(MAX_TLVS + 1), EncodeError::TooManyTlvs),
+        (ip.clone().with_tlv(Tlv::Ssl(ssl)), EncodeError::TooManyTlvs),
     ];
     for (header, error) in cases {
         assert_eq!(header.encode(), Err(error));
