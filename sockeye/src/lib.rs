@@ -89,6 +89,7 @@ mod shared;
 
 pub mod client;
 pub mod frame;
+pub mod starttls;
 
 pub mod shutdown;
 pub mod stats;

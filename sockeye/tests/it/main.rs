@@ -11,4 +11,5 @@ mod pure;
 mod server;
 mod services;
 mod shutdown;
+mod starttls;
 mod support;
