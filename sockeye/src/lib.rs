@@ -75,6 +75,7 @@ mod drive;
 mod deadline;
 
 pub mod proxy_protocol;
+pub mod tls_peek;
 
 mod service;
 pub mod services;

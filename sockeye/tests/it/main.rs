@@ -13,3 +13,4 @@ mod services;
 mod shutdown;
 mod starttls;
 mod support;
+mod tls_peek;
