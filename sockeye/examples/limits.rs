@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .limits(Limits {
             max_connections: Some(1_000),
             per_source: PerSource::AtMost(20),
+            ..Limits::default()
         })
         .timeouts(timeouts);
     eprintln!("listening on {}", server.addresses()[0]);

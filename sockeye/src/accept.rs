@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use crate::account::Account;
 use crate::addr::Addr;
+use crate::admission::RefuseReason;
 use crate::drive::drive;
 use crate::error::ServeError;
+use crate::handshake::Handshake;
 use crate::listener::{AcceptFailure, Acceptor, Backoff};
 use crate::service::Service;
 use crate::shared::{Core, Permit};
 use crate::shutdown::Phase;
-use crate::stats::{AcceptFailed, Opened, Refused};
+use crate::stats::{AcceptFailed, Accepted};
 use crate::stream::Stream;
 
 /// Takes clients from one listening socket and gives each a task, until the server is stopped.
@@ -30,7 +32,7 @@ pub(crate) async fn accept_loop<S: Service>(
         address: acceptor.address().clone(),
         source,
     };
-    let mut phase = core.phase.subscribe();
+    let mut phase = core.phase();
     let mut backoff = Backoff::new();
     let mut next = Next::Client;
     loop {
@@ -123,7 +125,7 @@ fn take<S: Service>(
     match accepted {
         Ok((stream, peer)) => {
             backoff.succeeded();
-            admit(core, service, permit, stream, peer, acceptor.address());
+            admit(core, service, permit, stream, peer, acceptor);
         }
         Err(error) => match AcceptFailure::of(&error) {
             AcceptFailure::Peer => core.ledger.accept_failed(None),
@@ -143,23 +145,41 @@ fn admit<S: Service>(
     mut permit: Permit,
     stream: Stream,
     peer: Addr,
-    listener: &Addr,
+    acceptor: &Acceptor,
 ) {
     let id = core.next_id();
-    let decision = core.admission().decide(peer.ip());
-    match decision {
-        Ok(source) => {
-            permit.source = source;
-            core.ledger.open(listener, &Opened { id, peer: &peer });
-            let account = Account::open(Arc::clone(core), id, stream, peer, permit);
-            core.tasks.spawn(id, drive(Arc::clone(service), account));
-        }
-        Err(reason) => {
-            drop(stream);
-            let peer = &peer;
-            core.ledger.refuse(listener, &Refused { id, peer, reason });
-        }
+    let handshake = Handshake::with(core, acceptor, &peer);
+    let refused = decide(core, &mut permit, &peer, handshake.as_deref()).err();
+    core.ledger.accept(&Accepted {
+        id,
+        peer: &peer,
+        listener: acceptor.address(),
+        refused,
+    });
+    if refused.is_none() {
+        let account = Account::open(Arc::clone(core), id, stream, peer, permit);
+        core.tasks
+            .spawn(id, drive(Arc::clone(service), handshake, account));
     }
+}
+
+/// The first look at a client. Of one behind a trusted proxy nothing is known yet: the second look is in `handshake.rs`.
+fn decide(
+    core: &Core,
+    permit: &mut Permit,
+    peer: &Addr,
+    handshake: Option<&Handshake>,
+) -> Result<(), RefuseReason> {
+    if !handshake.is_some_and(Handshake::names_the_client) {
+        if core.trusted.as_ref().is_some_and(|trusted| trusted.only) {
+            return Err(RefuseReason::NoProxy);
+        }
+        permit.admit(peer.ip())?;
+    }
+    if handshake.is_some() {
+        permit.begin_handshake()?;
+    }
+    Ok(())
 }
 
 /// Counts an accept that failed for want of something, and says how long to pause.

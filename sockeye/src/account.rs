@@ -2,17 +2,19 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::addr::Addr;
+use crate::admission::RefuseReason;
 use crate::close_reason::CloseReason;
+use crate::proxy_protocol::Header;
 use crate::shared::{Core, Permit};
-use crate::stats::Closed;
+use crate::stats::{Closed, Opened, Refused};
 use crate::stream::Stream;
 
 /// Settles one connection, once: at the end of its task, or when it is dropped, which is when the task is aborted or a
@@ -36,7 +38,9 @@ impl Account {
                 core,
                 id,
                 peer,
+                declared: OnceLock::new(),
                 opened: Instant::now(),
+                served_ms: AtomicU32::new(0),
                 bytes_in: AtomicU64::new(0),
                 bytes_out: AtomicU64::new(0),
                 moved_ms: AtomicU64::new(0),
@@ -45,6 +49,29 @@ impl Account {
             }),
             permit: Some(permit),
         }
+    }
+
+    /// The place of the connection, until it is settled.
+    pub(crate) fn permit(&mut self) -> Option<&mut Permit> {
+        self.permit.as_mut()
+    }
+
+    /// Settles a connection that is refused after all, now that its PROXY header has said who the client is.
+    pub(crate) fn refuse(&mut self, listener: &Addr, reason: RefuseReason) {
+        let Some(permit) = self.permit.take() else {
+            return;
+        };
+        let record = &self.record;
+        drop(record.take());
+        record.core.ledger.refuse(&Refused {
+            id: record.id,
+            peer: &record.peer,
+            listener,
+            client: Some(record.client()),
+            reason,
+        });
+        drop(permit);
+        record.core.tasks.ended(record.id);
     }
 
     pub(crate) fn settle(
@@ -70,6 +97,7 @@ impl Account {
         ledger.close(&Closed {
             id: record.id,
             peer: &record.peer,
+            client: record.declared_client(),
             reason,
             bytes_in: record.bytes_in.load(Ordering::Relaxed),
             bytes_out: record.bytes_out.load(Ordering::Relaxed),
@@ -100,14 +128,24 @@ impl Drop for Account {
 pub(crate) struct Record {
     pub(crate) core: Arc<Core>,
     pub(crate) id: u64,
+    /// The other end of the socket.
     pub(crate) peer: Addr,
-    opened: Instant,
+    declared: OnceLock<Box<Declared>>,
+    pub(crate) opened: Instant,
+    /// When it was handed to its service, in milliseconds after `opened`.
+    served_ms: AtomicU32,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     /// When a byte last moved, in milliseconds after `opened`; kept only if there is an idle timeout.
     moved_ms: AtomicU64,
     flags: AtomicU8,
     slot: Mutex<Slot>,
+}
+
+/// What a trusted proxy said of a connection.
+struct Declared {
+    header: Header,
+    client: Option<Addr>,
 }
 
 /// The peer's end of stream was read.
@@ -120,6 +158,8 @@ const FIN_BEFORE_PEER: u8 = 4;
 const RESET: u8 = 8;
 /// The kernel gave the peer up.
 const LOST: u8 = 16;
+/// TLS ended without close_notify.
+const TRUNCATED: u8 = 32;
 
 /// Where the stream is: out with the [`Conn`], or handed back.
 enum Slot {
@@ -128,6 +168,44 @@ enum Slot {
 }
 
 impl Record {
+    /// Notes what the PROXY header says.
+    pub(crate) fn declare(&self, header: Header) {
+        let client = header.client().map(Addr::from);
+        // There is one header on a connection.
+        let _ = self.declared.set(Box::new(Declared { header, client }));
+    }
+
+    pub(crate) fn proxy_header(&self) -> Option<&Header> {
+        self.declared.get().map(|declared| &declared.header)
+    }
+
+    fn declared_client(&self) -> Option<&Addr> {
+        self.declared.get()?.client.as_ref()
+    }
+
+    /// The client that the PROXY header declared, else the other end of the socket.
+    pub(crate) fn client(&self) -> &Addr {
+        self.declared_client().unwrap_or(&self.peer)
+    }
+
+    /// Tells that the connection is handed to its service, after its handshake if there was one.
+    pub(crate) fn served(&self) {
+        let after = self.opened.elapsed();
+        let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        self.served_ms.store(ms, Ordering::Relaxed);
+        self.moved_ms.store(ms.into(), Ordering::Relaxed);
+        let slot = self.slot();
+        if let Slot::Back(stream) = &*slot {
+            self.core.ledger.open(&Opened {
+                id: self.id,
+                peer: &self.peer,
+                after,
+                proxy_header: self.proxy_header(),
+                stream,
+            });
+        }
+    }
+
     /// Only the task that holds the `Conn` writes, so a plain load and store is enough, and cheaper than `fetch_add`.
     pub(crate) fn moved(&self, counter: &AtomicU64, bytes: usize) {
         let sum = counter.load(Ordering::Relaxed) + bytes as u64;
@@ -155,9 +233,17 @@ impl Record {
             Some(libc::EPIPE) if self.has(FIN_SENT) => {}
             Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => self.flag(RESET),
             Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH) => self.flag(LOST),
+            // A socket itself ends without an error; only TLS can tell an end from a cut.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => self.flag(TRUNCATED),
             _ => {}
         }
         error
+    }
+
+    /// Why a connection ended whose handshake came to this error of the socket.
+    pub(crate) fn reason_in_handshake(&self, error: io::Error) -> (CloseReason, Option<io::Error>) {
+        let error = self.failed(error);
+        self.reason(Err(error))
     }
 
     /// Why a connection ended whose service has returned: what was seen of the peer says more than the error that the
@@ -166,6 +252,7 @@ impl Record {
         let reason = match result {
             _ if self.has(RESET) => CloseReason::Reset,
             _ if self.has(LOST) => CloseReason::PeerLost,
+            _ if self.has(TRUNCATED) => CloseReason::Truncated,
             Err(error) => return (CloseReason::Error, Some(error)),
             Ok(()) if self.has(PEER_FIN) && !self.has(FIN_BEFORE_PEER) => CloseReason::PeerClosed,
             Ok(()) => CloseReason::Finished,
@@ -173,9 +260,14 @@ impl Record {
         (reason, None)
     }
 
-    /// Whether the peer will send no more: there is nobody to close in good order for.
+    /// Whether the peer has sent its end of the stream.
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        self.has(PEER_FIN)
+    }
+
+    /// Whether there is nobody left to close in good order for.
     pub(crate) fn peer_is_gone(&self) -> bool {
-        self.has(PEER_FIN | RESET | LOST)
+        self.has(RESET | LOST)
     }
 
     pub(crate) fn fin_seen(&self) {
@@ -235,6 +327,8 @@ impl Record {
         let heard = self.bytes_in.load(Ordering::Relaxed) > 0;
         let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
         let timeouts = &self.core.timeouts;
-        timeouts.next(self.opened, heard, self.opened + moved)
+        let served = Duration::from_millis(self.served_ms.load(Ordering::Relaxed).into());
+        let opened = self.opened;
+        timeouts.next(opened, opened + served, heard, opened + moved)
     }
 }

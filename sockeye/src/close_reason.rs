@@ -14,6 +14,16 @@ pub enum CloseReason {
     Reset,
     /// The client was not heard from any more: the kernel gave up (`ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH`).
     PeerLost,
+    /// TLS ended without close_notify (RFC 8446, section 6.1): the stream may have been cut by somebody else.
+    Truncated,
+    /// The PROXY header was none, or was not whole when the stream ended.
+    ProxyHeader,
+    /// [`Timeouts::proxy_header`](crate::Timeouts::proxy_header).
+    ProxyHeaderTimeout,
+    /// The TLS handshake failed.
+    TlsHandshake,
+    /// [`Timeouts::handshake`](crate::Timeouts::handshake).
+    TlsHandshakeTimeout,
     /// [`Timeouts::first_byte`](crate::Timeouts::first_byte).
     FirstByteTimeout,
     /// [`Timeouts::idle`](crate::Timeouts::idle).
@@ -30,11 +40,16 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::PeerClosed,
         Self::Finished,
         Self::Reset,
         Self::PeerLost,
+        Self::Truncated,
+        Self::ProxyHeader,
+        Self::ProxyHeaderTimeout,
+        Self::TlsHandshake,
+        Self::TlsHandshakeTimeout,
         Self::FirstByteTimeout,
         Self::Idle,
         Self::Lifetime,
@@ -50,6 +65,11 @@ impl CloseReason {
             Self::Finished => "finished",
             Self::Reset => "reset",
             Self::PeerLost => "peer_lost",
+            Self::Truncated => "truncated",
+            Self::ProxyHeader => "proxy_header",
+            Self::ProxyHeaderTimeout => "proxy_header_timeout",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::account::Record;
 use crate::addr::Addr;
+use crate::proxy_protocol::Header;
 use crate::shutdown::DrainSignal;
 use crate::stream::Stream;
 use crate::tcp_info::TcpInfo;
@@ -39,9 +40,19 @@ impl Conn {
         self.record.id
     }
 
-    /// The client.
+    /// The other end of the socket: the client, or a proxy in front of it.
     pub fn peer(&self) -> &Addr {
         &self.record.peer
+    }
+
+    /// The client: whom a trusted proxy has declared in its PROXY header, else the other end of the socket.
+    pub fn client(&self) -> &Addr {
+        self.record.client()
+    }
+
+    /// What a trusted proxy said ([`Server::trusted_proxies`](crate::Server::trusted_proxies)).
+    pub fn proxy_header(&self) -> Option<&Header> {
+        self.record.proxy_header()
     }
 
     /// Our end: on a listener for every interface, the address that the client chose. Costs a system call.
@@ -61,7 +72,7 @@ impl Conn {
 
     /// Tells when the server drains, so that a service which waits for a next request can end instead.
     pub fn drain_signal(&self) -> DrainSignal {
-        DrainSignal::new(self.record.core.phase.subscribe())
+        DrainSignal::new(self.record.core.phase())
     }
 
     fn parts(&mut self) -> (Pin<&mut Stream>, &Record) {

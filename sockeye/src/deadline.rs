@@ -13,7 +13,12 @@ use crate::close_reason::CloseReason;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// From the accept to the client's first byte. Default `None`.
+    /// From the accept to the end of the PROXY header, where one is required. Default 10 s; a trusted proxy sends it at
+    /// once, and a lost segment costs it a second or three.
+    pub proxy_header: Duration,
+    /// From then to the end of the TLS handshake. Default 10 s.
+    pub handshake: Duration,
+    /// From the accept, or the end of the handshake, to the client's first byte. Default `None`.
     pub first_byte: Option<Duration>,
     /// Nothing read and nothing written. Default `None`: an echo-like service cannot know how long its clients
     /// think. It bounds the peer that never reads, too.
@@ -28,6 +33,8 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            proxy_header: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
             first_byte: None,
             idle: None,
             lifetime: None,
@@ -37,17 +44,18 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// When the next deadline is, and which. Pure.
+    /// When the next deadline of a connection is that was handed to its service at `served`, and which. Pure.
     pub(crate) fn next(
         &self,
         opened: Instant,
+        served: Instant,
         heard: bool,
         moved: Instant,
     ) -> Option<(Instant, CloseReason)> {
         let first_byte = self.first_byte.filter(|_| !heard);
         [
             (self.lifetime, opened, CloseReason::Lifetime),
-            (first_byte, opened, CloseReason::FirstByteTimeout),
+            (first_byte, served, CloseReason::FirstByteTimeout),
             (self.idle, moved, CloseReason::Idle),
         ]
         .into_iter()

@@ -1,4 +1,5 @@
-//! One connection's life: it is served under its deadlines, closed in good order, and accounted for, once.
+//! One connection's life: its handshake, if there is one; its service, under its deadlines; a close in good order; one
+//! account.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -7,10 +8,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use futures_util::FutureExt;
+
 use crate::account::Account;
 use crate::close_reason::CloseReason;
 use crate::conn::Conn;
 use crate::deadline::Deadline;
+use crate::handshake::{Handshake, Unserved};
 use crate::service::Service;
 use crate::stream::Stream;
 
@@ -21,11 +25,18 @@ use crate::stream::Stream;
 )]
 pub(crate) fn drive<S: Service>(
     service: Arc<S>,
+    handshake: Option<Box<Handshake>>,
     mut account: Account,
 ) -> impl Future<Output = ()> + Send {
     async move {
+        if let Some(handshake) = handshake
+            && !Box::pin(introduce(handshake, &mut account)).await
+        {
+            return;
+        }
         let ending = {
             let record = &account.record;
+            record.served();
             let mut serving = pin!(service.serve(Conn::new(record)));
             let mut deadline = Deadline::default();
             poll_fn(|cx| {
@@ -45,33 +56,63 @@ pub(crate) fn drive<S: Service>(
     }
 }
 
-/// How the service came to its end.
+/// The handshake of a connection. Whether it goes on to its service; if not it is closed and accounted for.
+async fn introduce(handshake: Box<Handshake>, account: &mut Account) -> bool {
+    let performed = AssertUnwindSafe(handshake.perform(account)).catch_unwind();
+    let ending = match performed.await {
+        Ok(Ok(())) => return true,
+        Ok(Err(Unserved::Refused { listener, reason })) => {
+            account.refuse(&listener, reason);
+            return false;
+        }
+        Ok(Err(Unserved::Closed(reason, error))) => Ending::Unserved(reason, error),
+        // The panic hook has reported it.
+        Err(_) => Ending::Unserved(CloseReason::Panic, None),
+    };
+    close(ending, account).await;
+    false
+}
+
+/// How a connection came to its end.
 enum Ending {
+    Unserved(CloseReason, Option<io::Error>),
     Returned(io::Result<()>),
     Deadline(CloseReason),
     Panicked,
 }
 
-/// Closes the connection after its service and settles its account.
+/// Closes the connection and settles its account.
 async fn close(ending: Ending, account: &mut Account) {
-    let stream = account.record.returned().await;
+    let record = Arc::clone(&account.record);
+    let stream = match ending {
+        // The deadline of a TLS handshake drops its stream, and so does a panic there.
+        Ending::Unserved(..) => record.take(),
+        _ => Some(record.returned().await),
+    };
     let (reason, error) = match ending {
         Ending::Panicked => (CloseReason::Panic, None),
         Ending::Deadline(reason) => (reason, None),
-        Ending::Returned(result) => account.record.reason(result),
+        Ending::Unserved(reason, error) => (reason, error),
+        Ending::Returned(result) => record.reason(result),
     };
-    let record = Arc::clone(&account.record);
     let mut closing = Closing {
         account,
-        stream: Some(stream),
+        stream,
         reason,
         error,
     };
-    if let Some(stream) = &mut closing.stream
-        && !reason.is_abrupt()
-        && !record.peer_is_gone()
-    {
-        stream.linger(record.core.timeouts.linger).await;
+    let Some(stream) = &mut closing.stream else {
+        return;
+    };
+    if reason.is_abrupt() || record.peer_is_gone() {
+        return;
+    }
+    let linger = record.core.timeouts.linger;
+    if record.peer_has_closed() {
+        // Nothing more comes; but what TLS has left to say, close_notify above all, is still said.
+        stream.say_the_end(linger).await;
+    } else {
+        stream.linger(linger).await;
     }
 }
 

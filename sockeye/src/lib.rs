@@ -2,16 +2,17 @@
 //! **connected socket**, which talks; and a client that connects by name.
 //!
 //! ```text
-//! accept side   listener ──▶ admission ──▶ service ──▶ close ──▶ account
-//!               accepts,     room for      yours, or   drain,    one CloseReason,
-//!               never        one more?     services::  linger    counters, event
-//!               fails
+//! accept side   listener ──▶ admission ──▶ PROXY header ──▶ TLS ──▶ service ──▶ close ──▶ account
+//!               accepts,     room for      only from       if       yours, or   drain,    one CloseReason,
+//!               never        one more?     trusted         asked    services::  linger    counters, event
+//!               fails        let in?       proxies         for
 //!
-//! connect side  resolve ──▶ race the addresses ──▶ stream ──▶ close
+//! connect side  resolve ──▶ race the addresses ──▶ PROXY header ──▶ STARTTLS ──▶ TLS ──▶ stream ──▶ close
 //! ```
 //!
 //! Each connection gets one task; in it your [`Service`] reads and writes a [`Conn`], and what comes before and after
-//! is done for it: limits, deadlines, a close that loses no byte, panics kept in, a shutdown that drains.
+//! is done for it: rules and limits, handshakes, deadlines, a close that loses no byte, panics kept in, a shutdown that
+//! drains. TLS is the feature `tls`.
 //!
 //! # An echo server
 //!
@@ -42,7 +43,8 @@
 //! 1. `accepted == refused + open + closed` in every [`stats::Snapshot`], and every closed connection has exactly one
 //!    [`CloseReason`].
 //! 2. The accept loop waits for no peer and no service, and nothing a client does ends it.
-//! 3. Everything is bounded, with a documented default: [`Limits`], [`Timeouts`], [`SocketOptions`], [`frame`].
+//! 3. Everything is bounded, with a documented default: [`Limits`], [`Timeouts`], [`SocketOptions`], [`frame`],
+//!    [`proxy_protocol`], [`starttls`], [`tls_peek`].
 //! 4. With [`services`] and [`hot_buffer`], an idle connection holds no buffer.
 //! 5. What a connection took is given back by `Drop`, however it ends.
 //! 6. No byte that a peer sends can make the library panic.
@@ -69,13 +71,19 @@ mod listener;
 mod accept;
 
 pub mod admission;
+mod rate;
+pub mod rules;
+mod source;
 
 mod drive;
 
-mod deadline;
-
+mod handshake;
 pub mod proxy_protocol;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod tls_peek;
+
+mod deadline;
 
 mod service;
 pub mod services;
@@ -89,8 +97,9 @@ mod account;
 mod shared;
 
 pub mod client;
-pub mod frame;
 pub mod starttls;
+
+pub mod frame;
 
 pub mod shutdown;
 pub mod stats;

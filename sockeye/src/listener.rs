@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::addr::{Addr, BindAddr};
 use crate::error::BindError;
 use crate::stream::Stream;
+#[cfg(feature = "tls")]
+use crate::tls;
 
 /// Options of the listening socket. The connected sockets inherit them (tcp(7)), so they cost nothing per
 /// connection. Those of TCP do nothing on a Unix socket. A value that the kernel does not take (a keepalive time of 0 or
@@ -76,6 +78,9 @@ pub(crate) struct Listener {
     asked: BindAddr,
     /// Removes the file of a Unix socket when the last of its listeners goes.
     file: Option<SocketFile>,
+    /// Whether, and how, its clients are to speak TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Acceptor>,
 }
 
 impl Listener {
@@ -90,6 +95,14 @@ impl Listener {
     /// The first socket gets `SO_REUSEPORT` only now that it has the address for itself: had it been set before
     /// `bind`, a second server on the same port would start without an error and take half the clients.
     pub(crate) fn for_another_worker(&self, options: &SocketOptions) -> Result<Self, BindError> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut))]
+        let mut another = self.another(options)?;
+        #[cfg(feature = "tls")]
+        another.tls.clone_from(&self.tls);
+        Ok(another)
+    }
+
+    fn another(&self, options: &SocketOptions) -> Result<Self, BindError> {
         let failed = |source| BindError::Io {
             address: self.asked.clone(),
             source,
@@ -110,6 +123,8 @@ impl Listener {
                 address: self.address.clone(),
                 asked: self.asked.clone(),
                 file: None,
+                #[cfg(feature = "tls")]
+                tls: None,
             }),
         }
     }
@@ -129,6 +144,8 @@ impl Listener {
             socket,
             address: self.address,
             _file: self.file,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
         })
     }
 }
@@ -139,6 +156,8 @@ pub(crate) struct Acceptor {
     socket: Accepting,
     address: Addr,
     _file: Option<SocketFile>,
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Acceptor>,
 }
 
 #[derive(Debug)]
@@ -150,6 +169,12 @@ enum Accepting {
 impl Acceptor {
     pub(crate) fn address(&self) -> &Addr {
         &self.address
+    }
+
+    /// How its clients are to speak TLS; `None` if they are not.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(&self) -> Option<&tls::Acceptor> {
+        self.tls.as_ref()
     }
 
     /// Takes the next client from the listen queue.
@@ -334,6 +359,8 @@ fn bind(
         address: Addr::Tcp(local),
         asked: address.clone(),
         file: None,
+        #[cfg(feature = "tls")]
+        tls: None,
     })
 }
 
@@ -402,6 +429,8 @@ fn bind_unix(path: &Path, options: &SocketOptions) -> Result<Listener, BindError
         address: Addr::Unix(Some(path.into())),
         asked,
         file: Some(file),
+        #[cfg(feature = "tls")]
+        tls: None,
     })
 }
 

@@ -16,7 +16,6 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 
 use crate::accept::accept_loop;
 use crate::addr::{Addr, BindAddr};
@@ -24,10 +23,13 @@ use crate::admission::{Admission, Limits, default_max_connections};
 use crate::deadline::Timeouts;
 use crate::error::{BindError, ServeError};
 use crate::listener::{Acceptor, Listener, SocketOptions};
+use crate::rules::{Rules, TrustedProxies};
 use crate::service::Service;
 use crate::shared::Core;
 use crate::shutdown::{Handle, Phase, Summary};
-use crate::stats::{Counters, Ledger, Listening, Observer};
+use crate::stats::{Listening, Observer};
+#[cfg(feature = "tls")]
+use crate::tls;
 
 /// A server that has its addresses: clients can connect, and wait in the listen queue until it is run.
 ///
@@ -57,6 +59,7 @@ pub struct Server {
     options: SocketOptions,
     limits: Limits,
     timeouts: Timeouts,
+    trusted: Option<TrustedProxies>,
     observer: Option<Box<dyn Observer>>,
     handle: Handle,
 }
@@ -99,10 +102,8 @@ impl Server {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             observer: None,
-            handle: Handle {
-                phase: Arc::new(watch::Sender::new(Phase::Running)),
-                counters: Arc::new(Counters::default()),
-            },
+            trusted: None,
+            handle: Handle::new(),
         })
     }
 
@@ -115,6 +116,40 @@ impl Server {
     /// Sets how long clients are waited for. Default: [`Timeouts::default`].
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Sets who is let in by address. Default: everybody. [`Handle::set_rules`] changes it while the server runs.
+    pub fn rules(self, rules: Rules) -> Self {
+        self.handle.set_rules(rules);
+        self
+    }
+
+    /// Has every client speak TLS, on all listeners. The handshake runs in the connection's own task, under
+    /// [`Timeouts::handshake`], and counts among [`Limits::handshakes`]. Default: nobody does.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, acceptor: &tls::Acceptor) -> Self {
+        for listener in &mut self.listeners {
+            listener.tls = Some(acceptor.clone());
+        }
+        self
+    }
+
+    /// As [`Server::tls`], on one listener: the one whose address stands at `index` in [`Server::addresses`].
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[cfg(feature = "tls")]
+    pub fn tls_on(mut self, index: usize, acceptor: &tls::Acceptor) -> Self {
+        self.listeners[index].tls = Some(acceptor.clone());
+        self
+    }
+
+    /// Sets from whom a PROXY header ([`proxy_protocol`](crate::proxy_protocol)) is required and believed. Default:
+    /// nobody, and then what looks like a header is data as any other.
+    pub fn trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+        self.trusted = Some(trusted);
         self
     }
 
@@ -196,7 +231,7 @@ impl Server {
                 let thread = thread::Builder::new()
                     .name(format!("sockeye-{}", number + 1))
                     .spawn_scoped(scope, move || worker.run(core, service))
-                    .inspect_err(|_| core.handle().abort())
+                    .inspect_err(|_| core.handle.abort())
                     .map_err(ServeError::Start)?;
                 threads.push(thread);
             }
@@ -217,17 +252,19 @@ impl Server {
         let max_connections = self.limits.max_connections.unwrap_or_else(|| {
             default_max_connections(getrlimit(Resource::Nofile).current, workers)
         });
-        let ledger = Ledger {
-            counters: self.handle.counters,
-            observer: self.observer,
-        };
-        ledger.listen(&Listening {
+        let admission = Admission::new(max_connections, &self.limits);
+        let core = Core::new(
+            self.timeouts,
+            self.trusted,
+            self.handle,
+            self.observer,
+            admission,
+        );
+        core.ledger.listen(&Listening {
             addresses: &self.addresses,
             workers,
             max_connections,
         });
-        let admission = Admission::new(max_connections, self.limits.per_source);
-        let core = Core::new(self.timeouts, self.handle.phase, ledger, admission);
         Arc::new(core)
     }
 }
@@ -308,7 +345,7 @@ async fn work<S: Service>(
         .map(|acceptor| accept_loop(core, service, acceptor));
     let accepted = try_join_all(loops).await;
     if accepted.is_err() {
-        core.handle().abort();
+        core.handle.abort();
     }
     finish(core).await;
     unfinished.armed = false;
@@ -317,7 +354,7 @@ async fn work<S: Service>(
 
 /// Waits for the open connections, as long as the phase of the shutdown says.
 async fn finish(core: &Core) {
-    let mut phase = core.phase.subscribe();
+    let mut phase = core.phase();
     loop {
         let now = *phase.borrow_and_update();
         let deadline = async {
@@ -334,7 +371,7 @@ async fn finish(core: &Core) {
         }
         tokio::select! {
             () = core.tasks.empty() => return,
-            () = deadline => core.handle().abort(),
+            () = deadline => core.handle.abort(),
             _ = phase.changed() => {}
         }
     }
@@ -352,7 +389,7 @@ struct AbortOnDrop<'a> {
 impl Drop for AbortOnDrop<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.core.handle().abort();
+            self.core.handle.abort();
             self.core.tasks.abort_all();
         }
     }

@@ -1,20 +1,24 @@
 //! What all workers of one server share, and the place that each open connection holds in it.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
-use crate::admission::{Admission, Source};
+use crate::admission::{Admission, RefuseReason};
 use crate::deadline::Timeouts;
+use crate::rules::TrustedProxies;
 use crate::shutdown::{Handle, Phase, Summary, Tasks};
-use crate::stats::Ledger;
+use crate::source::Source;
+use crate::stats::{Ledger, Observer};
 
 /// What all workers of one server share.
 pub(crate) struct Core {
     pub(crate) timeouts: Timeouts,
-    pub(crate) phase: Arc<watch::Sender<Phase>>,
+    pub(crate) trusted: Option<TrustedProxies>,
+    pub(crate) handle: Handle,
     pub(crate) ledger: Ledger,
     pub(crate) tasks: Tasks,
     admission: Mutex<Admission>,
@@ -23,14 +27,39 @@ pub(crate) struct Core {
     last_id: AtomicU64,
 }
 
-/// A place under the global limit, and a count for a source: given back when it is dropped.
+/// A place under the global limit, a count for a source, and a place among the handshakes: given back when it is
+/// dropped.
 pub(crate) struct Permit {
     core: Arc<Core>,
-    pub(crate) source: Option<Source>,
+    source: Option<Source>,
+    in_handshake: bool,
+}
+
+impl Permit {
+    /// Asks admission about the client; if it is let in it is counted for its source.
+    pub(crate) fn admit(&mut self, client: Option<IpAddr>) -> Result<(), RefuseReason> {
+        let rules = self.core.handle.rules();
+        let decision = self.core.admission().decide(&rules, client, Instant::now());
+        self.source = decision?;
+        Ok(())
+    }
+
+    pub(crate) fn begin_handshake(&mut self) -> Result<(), RefuseReason> {
+        self.core.admission().begin_handshake(fastrand::f64)?;
+        self.in_handshake = true;
+        Ok(())
+    }
+
+    pub(crate) fn end_handshake(&mut self) {
+        if std::mem::take(&mut self.in_handshake) {
+            self.core.admission().end_handshake();
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.end_handshake();
         self.core.admission().release(self.source);
         self.core.freed.notify_one();
     }
@@ -40,14 +69,19 @@ impl Core {
     /// A server with nobody in it.
     pub(crate) fn new(
         timeouts: Timeouts,
-        phase: Arc<watch::Sender<Phase>>,
-        ledger: Ledger,
+        trusted: Option<TrustedProxies>,
+        handle: Handle,
+        observer: Option<Box<dyn Observer>>,
         admission: Admission,
     ) -> Self {
         Self {
             timeouts,
-            phase,
-            ledger,
+            trusted,
+            ledger: Ledger {
+                counters: Arc::clone(&handle.counters),
+                observer,
+            },
+            handle,
             tasks: Tasks::default(),
             admission: Mutex::new(admission),
             freed: Notify::new(),
@@ -55,11 +89,8 @@ impl Core {
         }
     }
 
-    pub(crate) fn handle(&self) -> Handle {
-        Handle {
-            phase: Arc::clone(&self.phase),
-            counters: Arc::clone(&self.ledger.counters),
-        }
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.handle.phase.subscribe()
     }
 
     pub(crate) fn summary(&self) -> Summary {
@@ -85,6 +116,7 @@ impl Core {
         reserved.then(|| Permit {
             core: Arc::clone(self),
             source: None,
+            in_handshake: false,
         })
     }
 
@@ -101,7 +133,7 @@ impl Core {
         self.freed.notify_one();
     }
 
-    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
+    fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

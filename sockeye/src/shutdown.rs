@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -11,16 +11,38 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::close_reason::CloseReason;
+use crate::rules::Rules;
 use crate::stats::{Counters, Snapshot};
 
-/// Ends a running server and reads its counters, from anywhere. Cheap to clone.
+/// Ends a running server, reads its counters and changes its rules, from anywhere. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) phase: Arc<watch::Sender<Phase>>,
     pub(crate) counters: Arc<Counters>,
+    rules: Arc<RwLock<Arc<Rules>>>,
 }
 
 impl Handle {
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Running)),
+            counters: Arc::new(Counters::default()),
+            rules: Arc::default(),
+        }
+    }
+
+    /// Puts other rules in the place of those that decide who is let in. Connections that are open stay, whatever the new
+    /// rules say of them.
+    pub fn set_rules(&self, rules: Rules) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(rules);
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        let current = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
+    }
+
     /// Stops accepting. Clients that already wait in the listen queue are still taken, as far as there is room for them,
     /// then the listeners close.
     /// Open connections go on for as long as they like, and the server ends with the last of them.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::admission::RefuseReason;
 use crate::close_reason::CloseReason;
+use crate::proxy_protocol::Header;
+use crate::stream::Stream;
 use crate::tcp_info::TcpInfo;
 
 /// The counters of a server at one moment. In every snapshot `accepted == refused + open + closed`.
@@ -21,7 +23,7 @@ use crate::tcp_info::TcpInfo;
 pub struct Snapshot {
     /// Connections that `accept` gave, refused ones included.
     pub accepted: u64,
-    /// Of those, closed at once: the per-source limit.
+    /// Of those, refused, for whatever reason; see [`Snapshot::refused_by`].
     pub refused: u64,
     /// Open now.
     pub open: u64,
@@ -37,13 +39,24 @@ pub struct Snapshot {
     pub deferrals: u64,
     /// How long it was stopped, in sum; a stop that lasts still counts when it is over.
     pub deferred: Duration,
-    by_reason: [u64; CloseReason::ALL.len()],
+    closed_by: [u64; CloseReason::ALL.len()],
+    refused_by: [u64; RefuseReason::ALL.len()],
 }
 
 impl Snapshot {
+    fn refuse(&mut self, reason: RefuseReason) {
+        self.refused += 1;
+        self.refused_by[reason.index()] += 1;
+    }
+
     /// Connections that closed for this reason. Over all of [`CloseReason::ALL`] they sum up to `closed`.
     pub fn closed_by(&self, reason: CloseReason) -> u64 {
-        self.by_reason[reason.index()]
+        self.closed_by[reason.index()]
+    }
+
+    /// Connections that were refused for this reason. Over all of [`RefuseReason::ALL`] they sum up to `refused`.
+    pub fn refused_by(&self, reason: RefuseReason) -> u64 {
+        self.refused_by[reason.index()]
     }
 }
 
@@ -55,16 +68,16 @@ pub trait Observer: Send + Sync + 'static {
     /// All listeners of all workers are bound, and clients are taken from now on. Called once.
     fn listen(&self, _event: &Listening<'_>) {}
 
-    /// The kernel gave a connection. It is refused or opened next.
+    /// The kernel gave a connection. It is refused or opened next, or closed if its handshake fails.
     fn accept(&self, _event: &Accepted<'_>) {}
 
-    /// It was closed at once, before any byte.
+    /// It was refused: at once, before any byte, or when its PROXY header had said who the client is.
     fn refuse(&self, _event: &Refused<'_>) {}
 
-    /// It was handed to the service.
+    /// It was handed to the service: at once, or after its PROXY header and its TLS handshake.
     fn open(&self, _event: &Opened<'_>) {}
 
-    /// It ended. Called exactly once for each connection that was opened.
+    /// It ended. Called exactly once for each connection that was not refused, opened or not.
     fn close(&self, _event: &Closed<'_>) {}
 
     /// Accepting fails for want of descriptors or memory, and pauses. Told at most once a second.
@@ -126,10 +139,12 @@ pub struct Listening<'a> {
 pub struct Accepted<'a> {
     /// Numbers the connections of a server from 1; all events of one connection carry it.
     pub id: u64,
-    /// The client.
+    /// The other end of the socket: the client, or a proxy in front of it.
     pub peer: &'a Addr,
     /// The listener that it came to.
     pub listener: &'a Addr,
+    /// Why it is refused next, if that is decided already.
+    pub refused: Option<RefuseReason>,
 }
 
 /// See [`Observer::refuse`].
@@ -138,8 +153,12 @@ pub struct Accepted<'a> {
 pub struct Refused<'a> {
     /// As in [`Accepted`].
     pub id: u64,
-    /// The client.
+    /// The other end of the socket.
     pub peer: &'a Addr,
+    /// The listener that it came to.
+    pub listener: &'a Addr,
+    /// The client that the PROXY header declared; `None` if it was refused at once.
+    pub client: Option<&'a Addr>,
     /// Why.
     pub reason: RefuseReason,
 }
@@ -150,8 +169,14 @@ pub struct Refused<'a> {
 pub struct Opened<'a> {
     /// As in [`Accepted`].
     pub id: u64,
-    /// The client.
+    /// The other end of the socket.
     pub peer: &'a Addr,
+    /// From the accept until now: what the PROXY header and the TLS handshake took.
+    pub after: Duration,
+    /// The PROXY header, if one was required.
+    pub proxy_header: Option<&'a Header>,
+    /// The connection itself, not yet read from by the service.
+    pub stream: &'a Stream,
 }
 
 /// See [`Observer::close`].
@@ -160,8 +185,10 @@ pub struct Opened<'a> {
 pub struct Closed<'a> {
     /// As in [`Accepted`].
     pub id: u64,
-    /// The client.
+    /// The other end of the socket.
     pub peer: &'a Addr,
+    /// The client that a PROXY header declared.
+    pub client: Option<&'a Addr>,
     /// Why it ended.
     pub reason: CloseReason,
     /// Bytes that the service read.
@@ -172,7 +199,7 @@ pub struct Closed<'a> {
     pub duration: Duration,
     /// What the kernel knew at the end, if [`Observer::wants_tcp_info`] asked for it and there is TCP below.
     pub tcp_info: Option<&'a TcpInfo>,
-    /// What the service returned, if it failed.
+    /// What the service returned, or why the handshake did not come about.
     pub error: Option<&'a io::Error>,
 }
 
@@ -221,30 +248,44 @@ impl Ledger {
         self.tell(|observer| observer.listen(event));
     }
 
-    pub(crate) fn refuse(&self, listener: &Addr, event: &Refused<'_>) {
+    /// A client was taken, and is refused if `event.refused` says so.
+    pub(crate) fn accept(&self, event: &Accepted<'_>) {
         {
             let mut counters = self.counters.lock();
             counters.accepted += 1;
-            counters.refused += 1;
+            match event.refused {
+                Some(reason) => counters.refuse(reason),
+                None => counters.open += 1,
+            }
         }
-        let (id, peer) = (event.id, event.peer);
-        self.tell(|observer| {
-            observer.accept(&Accepted { id, peer, listener });
-            observer.refuse(event);
-        });
+        self.tell(|observer| observer.accept(event));
+        if let Some(reason) = event.refused {
+            let &Accepted {
+                id, peer, listener, ..
+            } = event;
+            let refused = Refused {
+                id,
+                peer,
+                listener,
+                client: None,
+                reason,
+            };
+            self.tell(|observer| observer.refuse(&refused));
+        }
     }
 
-    pub(crate) fn open(&self, listener: &Addr, event: &Opened<'_>) {
+    /// A client that was taken, and counted as open, is refused after all.
+    pub(crate) fn refuse(&self, event: &Refused<'_>) {
         {
             let mut counters = self.counters.lock();
-            counters.accepted += 1;
-            counters.open += 1;
+            counters.open -= 1;
+            counters.refuse(event.reason);
         }
-        let (id, peer) = (event.id, event.peer);
-        self.tell(|observer| {
-            observer.accept(&Accepted { id, peer, listener });
-            observer.open(event);
-        });
+        self.tell(|observer| observer.refuse(event));
+    }
+
+    pub(crate) fn open(&self, event: &Opened<'_>) {
+        self.tell(|observer| observer.open(event));
     }
 
     pub(crate) fn close(&self, event: &Closed<'_>) {
@@ -252,7 +293,7 @@ impl Ledger {
             let mut counters = self.counters.lock();
             counters.open -= 1;
             counters.closed += 1;
-            counters.by_reason[event.reason.index()] += 1;
+            counters.closed_by[event.reason.index()] += 1;
             counters.bytes_in += event.bytes_in;
             counters.bytes_out += event.bytes_out;
         }

@@ -14,14 +14,17 @@ use crate::addr::Addr;
 use crate::hot_buffer;
 use crate::sys;
 use crate::tcp_info::{TCP_INFO_BYTES_MAX, TcpInfo};
+#[cfg(feature = "tls")]
+use crate::tls::{Session, TlsStream};
 
 /// A connected socket: reads and writes bytes, in order, until one side or both have closed.
 ///
 /// Reads and writes go through tokio's [`AsyncRead`] and [`AsyncWrite`]; both are cancel safe at the level of
 /// `poll_read` and `poll_write`, and so are `AsyncReadExt::read` and `AsyncWriteExt::write`. A write that
-/// returned means that the kernel took the bytes, not that the peer has them.
+/// returned means that the kernel took the bytes, not that the peer has them. With TLS it means that rustls took them: it
+/// keeps 64 KiB at most that the kernel would not take, and sends them with whatever is done next.
 ///
-/// **Half-close.** `AsyncWriteExt::shutdown` sends FIN: the peer reads the end of our stream, and we can go on
+/// **Half-close.** `AsyncWriteExt::shutdown` sends FIN, and before it close_notify where there is TLS: the peer reads the end of our stream, and we can go on
 /// reading until its own. Dropping a stream closes both directions at once; if the peer's bytes wait unread, or
 /// come later, the kernel answers with a reset, which can destroy what the peer has not read of ours. To close
 /// first without that, use [`Stream::close`].
@@ -32,6 +35,9 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix stream socket.
     Unix(UnixStream),
+    /// TLS over one of the others (feature `tls`).
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -40,6 +46,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().map(Addr::from),
             Self::Unix(stream) => Ok(Addr::from(&stream.local_addr()?)),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket().local_addr(),
         }
     }
 
@@ -48,6 +56,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.peer_addr().map(Addr::from),
             Self::Unix(stream) => Ok(Addr::from(&stream.peer_addr()?)),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket().peer_addr(),
         }
     }
 
@@ -61,6 +71,17 @@ impl Stream {
                 Some(TcpInfo::parse(&bytes[..filled]))
             }
             Self::Unix(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket().tcp_info(),
+        }
+    }
+
+    /// What was agreed in the TLS handshake; `None` where there is no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<Session> {
+        match self {
+            Self::Tls(stream) => Some(stream.session()),
+            _ => None,
         }
     }
 
@@ -86,6 +107,16 @@ impl Stream {
         tokio::time::timeout(linger, ended).await.is_ok()
     }
 
+    /// Says what is left to say to a peer that has closed: to TLS the end is a message of its own, close_notify.
+    pub(crate) async fn say_the_end(&mut self, limit: Duration) {
+        if matches!(self, Self::Tcp(_) | Self::Unix(_)) {
+            return;
+        }
+        let said = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx));
+        // If it cannot be said, or not in time, the peer is gone.
+        let _ = tokio::time::timeout(limit, said).await;
+    }
+
     /// Closes with a reset (RFC 9293, ABORT): the peer sees that the stream was cut, not a clean end. A Unix socket has no
     /// such thing; it is closed.
     pub fn abort(self) {
@@ -99,6 +130,8 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket().as_fd(),
         }
     }
 }
@@ -112,6 +145,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -125,6 +160,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -136,6 +173,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -143,6 +182,8 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -150,14 +191,18 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    /// Sends FIN (shutdown(2) with `SHUT_WR`).
+    /// Sends FIN (shutdown(2) with `SHUT_WR`), and before it close_notify where there is TLS.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

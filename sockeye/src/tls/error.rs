@@ -1,0 +1,295 @@
+//! What can go wrong with TLS: with what it is given, and in a handshake.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use rustls::CertificateError;
+use rustls::pki_types::{CertificateDer, UnixTime};
+
+use crate::tls::identity::Fingerprint;
+use crate::tls_peek::Guess;
+
+/// Certificates, keys or options cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// There is no certificate in the text.
+    #[error("no certificate in it (PEM, -----BEGIN CERTIFICATE-----)")]
+    NoCertificate,
+    /// There is no private key in the text.
+    #[error("no private key in it (PEM, -----BEGIN PRIVATE KEY----- or alike)")]
+    NoKey,
+    /// There is no revocation list in the text.
+    #[error("no revocation list in it (PEM, -----BEGIN X509 CRL-----)")]
+    NoRevocationList,
+    /// It begins like PEM, and is not: half a file, perhaps.
+    #[error("damaged PEM: {0}")]
+    Pem(String),
+    /// The key is that of another certificate.
+    #[error("the key does not belong to the certificate")]
+    KeyMismatch,
+    /// It is a certificate, a key or a list that rustls does not take.
+    #[error("{0}")]
+    Unusable(String),
+    /// A certificate for these names cannot be made.
+    #[error("cannot make a certificate for these names: {0}")]
+    SelfSigned(String),
+    /// A server without a certificate.
+    #[error("no certificate to show to clients")]
+    NoIdentity,
+    /// Only pins are trusted, and there is none.
+    #[error("no pin to trust by")]
+    NoPin,
+    /// The text is no fingerprint.
+    #[error("not a fingerprint: write sha256: and 64 hexadecimal digits")]
+    Fingerprint,
+    /// The text is neither a name of a host nor an IP address.
+    #[error("not the name of a host, nor an IP address")]
+    Name,
+    /// The platform has no root certificates, or they cannot be read.
+    #[error("the platform's root certificates cannot be had: {0}")]
+    PlatformRoots(String),
+}
+
+impl From<rustls::Error> for ConfigError {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(_) => Self::KeyMismatch,
+            error => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+/// A handshake did not come about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The peer's certificate is not to be trusted, or it showed none and had to.
+    #[error("{0}")]
+    Certificate(Box<RejectedCertificate>),
+    /// A client had to show a certificate, and showed none.
+    #[error("the client shows no certificate")]
+    NoCertificate,
+    /// The peer refused, by this alert (RFC 8446, section 6.2).
+    #[error("the peer refused: {0}")]
+    Refused(String),
+    /// What the peer sends is not TLS.
+    #[error("the peer does not speak TLS: what it sent looks like {0}")]
+    NotTls(Guess),
+    /// The two cannot agree, or the peer broke the protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// The peer closed before the handshake was done.
+    #[error("the peer closed in the middle of the TLS handshake")]
+    EndOfStream {
+        /// Bytes that it had sent until then, 0 if it never began.
+        after: u64,
+    },
+    /// The name of the server cannot be one.
+    #[error("the server's name: {0}")]
+    Name(ConfigError),
+    /// The connection failed.
+    #[error("the connection failed in the TLS handshake")]
+    Io(#[source] io::Error),
+}
+
+impl HandshakeError {
+    /// Sorts what a handshake came to. `received` is how much the peer had sent, and `first` its first bytes.
+    pub(super) fn of(error: io::Error, received: u64, first: &[u8]) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::EndOfStream { after: received };
+        }
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let Some(inner) = inner else {
+            return Self::Io(error);
+        };
+        match inner {
+            rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => {
+                match Guess::of(first) {
+                    Guess::Tls | Guess::TlsAlert => Self::Protocol(inner.to_string()),
+                    guess => Self::NotTls(guess),
+                }
+            }
+            rustls::Error::InvalidCertificate(problem) => {
+                Self::Certificate(Box::new(RejectedCertificate::of(problem)))
+            }
+            rustls::Error::NoCertificatesPresented => Self::NoCertificate,
+            rustls::Error::AlertReceived(alert) => Self::Refused(alert_in_words(*alert)),
+            rustls::Error::PeerIncompatible(why) => Self::Protocol(incompatible_in_words(why)),
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+
+    /// The error that the peer's refusal is after the handshake: in TLS 1.3 a server can only then say that it does not
+    /// take the client's certificate. `None` if it is no refusal.
+    pub fn refusal(error: &io::Error) -> Option<Self> {
+        match error.get_ref()?.downcast_ref()? {
+            rustls::Error::AlertReceived(alert) => Some(Self::Refused(alert_in_words(*alert))),
+            _ => None,
+        }
+    }
+}
+
+/// A certificate that was shown and is not trusted, with its chain.
+#[derive(Clone, Debug)]
+pub struct RejectedCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    problem: CertificateError,
+}
+
+impl RejectedCertificate {
+    pub(super) fn new(
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        problem: CertificateError,
+    ) -> Self {
+        let chain = std::iter::once(certificate).chain(intermediates);
+        Self {
+            chain: chain
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
+            problem,
+        }
+    }
+
+    /// Our verifier of servers hides itself in the error of rustls, for the sake of the chain; others do not.
+    fn of(problem: &CertificateError) -> Self {
+        if let CertificateError::Other(other) = problem
+            && let Some(rejected) = other.0.downcast_ref::<Self>()
+        {
+            return rejected.clone();
+        }
+        Self {
+            chain: Vec::new(),
+            problem: problem.clone(),
+        }
+    }
+
+    /// The certificates that were shown, DER, the rejected one first. Empty where a client was rejected.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.chain.iter().map(AsRef::as_ref)
+    }
+
+    /// Of the rejected certificate.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.chain().next().map(Fingerprint::of)
+    }
+
+    /// Whether nobody who is trusted has signed it: then a pin or another authority can help.
+    pub fn is_unknown_issuer(&self) -> bool {
+        matches!(
+            self.problem,
+            CertificateError::UnknownIssuer
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+    }
+}
+
+impl fmt::Display for RejectedCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the certificate is not to be trusted: ")?;
+        match &self.problem {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                write!(f, "it expired on {}", date(*not_after))
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                write!(f, "it is not valid before {}", date(*not_before))
+            }
+            CertificateError::NotValidForNameContext {
+                expected,
+                presented,
+            } => {
+                let expected = expected.to_str();
+                if presented.is_empty() {
+                    return write!(f, "it is for no name at all, so not for {expected}");
+                }
+                // They are of the peer's choosing; what could be no name is shown escaped.
+                let names: Vec<String> = presented.iter().map(|name| in_words(name)).collect();
+                write!(f, "it is for {}, not for {expected}", names.join(", "))
+            }
+            CertificateError::UnknownIssuer => f.write_str(
+                "it is signed by nobody who is trusted here: by itself, by an authority that is not known, or an \
+                 intermediate certificate is missing",
+            ),
+            CertificateError::Revoked => {
+                f.write_str("it, or one of its chain, was revoked by its authority")
+            }
+            CertificateError::UnknownRevocationStatus => {
+                f.write_str("no revocation list speaks for one of its chain")
+            }
+            CertificateError::ExpiredRevocationListContext { next_update, .. } => {
+                write!(f, "the revocation list is out of date since {}", date(*next_update))
+            }
+            CertificateError::ApplicationVerificationFailure => {
+                f.write_str("it is not the pinned one")
+            }
+            CertificateError::BadEncoding => f.write_str("it is no X.509 certificate"),
+            CertificateError::BadSignature => f.write_str("a signature in its chain is wrong"),
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
+                f.write_str("a signature in its chain is of a kind that is not supported")
+            }
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                f.write_str("an authority of its issuer's name is trusted here, but has another kind of key")
+            }
+            other => fmt::Display::fmt(other, f),
+        }
+    }
+}
+
+impl std::error::Error for RejectedCertificate {}
+
+fn date(time: UnixTime) -> String {
+    let time = Duration::from_secs(time.as_secs());
+    // The format ends with the year 9999.
+    if time > Duration::from_secs(253_402_300_799) {
+        return "a day in the far future".to_owned();
+    }
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)
+}
+
+fn in_words(name: &str) -> String {
+    // rustls shows names as `DnsName("example.com")` and `IpAddress(127.0.0.1)`.
+    let bare = name
+        .strip_prefix("DnsName(\"")
+        .and_then(|name| name.strip_suffix("\")"))
+        .or_else(|| name.strip_prefix("IpAddress(")?.strip_suffix(')'));
+    bare.unwrap_or(name).escape_default().to_string()
+}
+
+fn alert_in_words(alert: rustls::AlertDescription) -> String {
+    use rustls::AlertDescription as Alert;
+    let words = match alert {
+        Alert::CertificateRequired => "it wants a certificate of ours",
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA
+        | Alert::AccessDenied => "it does not take our certificate",
+        Alert::HandshakeFailure => "nothing that we offer suits it",
+        Alert::ProtocolVersion => "it does not speak our versions of TLS",
+        Alert::NoApplicationProtocol => "it speaks none of our application protocols (ALPN)",
+        Alert::UnrecognisedName => "it has no certificate for this name (SNI)",
+        _ => return format!("alert {alert:?}"),
+    };
+    format!("{words} (alert {alert:?})")
+}
+
+fn incompatible_in_words(why: &rustls::PeerIncompatible) -> String {
+    use rustls::PeerIncompatible as Why;
+    let words = match why {
+        Why::NoCipherSuitesInCommon => "no cipher in common",
+        Why::NoKxGroupsInCommon => "no key exchange group in common",
+        Why::NoSignatureSchemesInCommon => "no signature algorithm in common",
+        Why::ServerDoesNotSupportTls12Or13
+        | Why::ServerTlsVersionIsDisabledByOurConfig
+        | Why::Tls12NotOffered
+        | Why::Tls12NotOfferedOrEnabled
+        | Why::Tls13RequiredForQuic
+        | Why::SupportedVersionsExtensionRequired => "no version of TLS in common",
+        other => return format!("the two cannot agree: {other:?}"),
+    };
+    format!("the two cannot agree: {words}")
+}

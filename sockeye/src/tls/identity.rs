@@ -1,0 +1,181 @@
+//! Certificates and keys, from bytes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::tls::error::ConfigError;
+use crate::tls::provider;
+
+/// A certificate with its chain, and the key that belongs to it: what a server shows, or a client that is asked to.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub(super) certified: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// Reads a chain, the certificate itself first, and its key (PKCS#8, PKCS#1 or SEC1), both PEM (RFC 7468). They may
+    /// be in the same file, given twice.
+    ///
+    /// # Errors
+    ///
+    /// If either is missing, damaged or of a kind that is not supported, or the two do not belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
+        let chain = certificates(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => ConfigError::NoKey,
+            error => ConfigError::Pem(error.to_string()),
+        })?;
+        Self::new(chain, key)
+    }
+
+    /// Makes a certificate for these names and IP addresses, signed by itself, with a new key (ECDSA, P-256). It is valid
+    /// for a year, and lives in memory only: clients have to be told its [`Fingerprint`].
+    pub fn self_signed(names: &[String]) -> Result<Self, ConfigError> {
+        let cannot = |error: rcgen::Error| ConfigError::SelfSigned(error.to_string());
+        let mut parameters = CertificateParams::new(names).map_err(cannot)?;
+        let now = SystemTime::now();
+        // Clocks differ.
+        parameters.not_before = (now - Duration::from_secs(86_400)).into();
+        parameters.not_after = (now + Duration::from_secs(365 * 86_400)).into();
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(name) = names.first() {
+            let subject = &mut parameters.distinguished_name;
+            *subject = rcgen::DistinguishedName::new();
+            subject.push(rcgen::DnType::CommonName, name.as_str());
+        }
+        let key = KeyPair::generate().map_err(cannot)?;
+        let certificate = parameters.self_signed(&key).map_err(cannot)?;
+        let chain = vec![certificate.der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|error| ConfigError::SelfSigned(error.to_owned()))?;
+        Self::new(chain, key)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, ConfigError> {
+        let certified = CertifiedKey::from_der(chain, key, &provider())?;
+        Ok(Self {
+            certified: Arc::new(certified),
+        })
+    }
+
+    /// The chain, DER, the certificate itself first.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.certified.cert.iter().map(AsRef::as_ref)
+    }
+
+    /// Of the certificate itself.
+    pub fn fingerprint(&self) -> Fingerprint {
+        // `CertifiedKey::from_der` has parsed it, so there is one.
+        Fingerprint::of(self.chain().next().unwrap_or_default())
+    }
+}
+
+/// Certificates of authorities.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    pub(super) roots: Arc<RootCertStore>,
+}
+
+impl Certificates {
+    /// Reads all that are in a PEM file, one at least.
+    pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(text)? {
+            roots.add(certificate)?;
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+        })
+    }
+}
+
+impl PartialEq for Certificates {
+    fn eq(&self, other: &Self) -> bool {
+        self.roots.roots == other.roots.roots
+    }
+}
+
+/// Lists of certificates that their authorities have taken back (CRLs, RFC 5280).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RevocationLists {
+    pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl RevocationLists {
+    /// Reads all that are in a PEM file, one at least.
+    pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
+        let lists =
+            CertificateRevocationListDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+        let lists = lists.map_err(|error| ConfigError::Pem(error.to_string()))?;
+        if lists.is_empty() {
+            return Err(ConfigError::NoRevocationList);
+        }
+        Ok(Self { lists })
+    }
+}
+
+/// SHA-256 of a certificate, DER: what `openssl x509 -fingerprint -sha256` prints.
+///
+/// `Display` gives `sha256:` and 64 lower-case hexadecimal digits; that is read back, and with colons between the bytes and
+/// in upper case, as openssl writes it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a certificate, DER.
+    pub fn of(certificate: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+        let mut bytes = [0; 32];
+        // SHA-256 has 32 bytes; were it otherwise, no pin could match.
+        for (byte, digested) in bytes.iter_mut().zip(digest.as_ref()) {
+            *byte = *digested;
+        }
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = || ConfigError::Fingerprint;
+        let digits = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+        let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b':').collect();
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(wrong());
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            let pair = str::from_utf8(pair).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| ConfigError::Pem(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(ConfigError::NoCertificate);
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,116 @@
+//! Whether a server's certificate is to be trusted.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+
+use crate::tls::connector::{ConnectorOptions, Trust};
+use crate::tls::error::{ConfigError, RejectedCertificate};
+use crate::tls::identity::Fingerprint;
+use crate::tls::provider;
+
+/// Judges by authorities, by pins, by both or not at all. That the server holds the key of its certificate is looked at in
+/// any case.
+#[derive(Clone, Debug)]
+pub(super) struct Verifier {
+    /// `None` trusts whoever it is.
+    chain: Option<Arc<dyn ServerCertVerifier>>,
+    /// If there are any, the certificate must be one of these.
+    pins: Arc<[Fingerprint]>,
+    /// The name to look for, where it is not the one that is sent.
+    name: Option<ServerName<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    pub(super) fn new(options: &ConnectorOptions) -> Result<Self, ConfigError> {
+        let chain: Option<Arc<dyn ServerCertVerifier>> = match &options.trust {
+            Trust::Platform => Some(Arc::new(
+                rustls_platform_verifier::Verifier::new(provider())
+                    .map_err(|error| ConfigError::PlatformRoots(error.to_string()))?,
+            )),
+            Trust::Authorities(authorities) => {
+                let roots = Arc::clone(&authorities.roots);
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
+                    .with_crls(options.revocations.lists.clone())
+                    .enforce_revocation_expiration()
+                    .build()
+                    .map_err(|error| ConfigError::Unusable(error.to_string()))?;
+                Some(verifier)
+            }
+            Trust::PinsOnly if options.pins.is_empty() => return Err(ConfigError::NoPin),
+            Trust::PinsOnly | Trust::Anyone => None,
+        };
+        Ok(Self {
+            chain,
+            pins: options.pins.clone().into(),
+            name: None,
+            algorithms: provider().signature_verification_algorithms,
+        })
+    }
+
+    /// Looks for this name, whatever name is sent.
+    pub(super) fn for_name(&self, name: ServerName<'static>) -> Self {
+        Self {
+            name: Some(name),
+            ..self.clone()
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // Our own error carries the chain out, which is wanted to say what is wrong with it.
+        let reject = |problem| {
+            let rejected = RejectedCertificate::new(end_entity, intermediates, problem);
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected))))
+        };
+        let pinned = self.pins.is_empty() || self.pins.contains(&Fingerprint::of(end_entity));
+        if !pinned {
+            return Err(reject(CertificateError::ApplicationVerificationFailure));
+        }
+        let Some(chain) = &self.chain else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let name = self.name.as_ref().unwrap_or(server_name);
+        let verified =
+            chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        verified.map_err(|error| match error {
+            Error::InvalidCertificate(problem) => reject(problem),
+            other => other,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
