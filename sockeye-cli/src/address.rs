@@ -9,10 +9,25 @@ use sockeye::client::Target;
 
 use crate::exit::{Code, Failure};
 
-/// What to listen on, as it was written.
+/// An address, as it was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Address {
-    /// `HOST:PORT`, `[::1]:PORT`, `tcp://HOST:PORT`.
+pub(crate) struct Address {
+    pub(crate) scheme: Option<Scheme>,
+    place: Place,
+}
+
+/// What is spoken, where the address says so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Scheme {
+    /// `tcp://`: no TLS.
+    Tcp,
+    /// `tls://`.
+    Tls,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Place {
+    /// `HOST:PORT`, `[::1]:PORT`.
     Host(String, u16),
     /// `:PORT`.
     Port(u16),
@@ -20,7 +35,8 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-const FORMS: &str = "write HOST:PORT, [::1]:PORT, :PORT or unix:PATH";
+const FORMS: &str =
+    "write HOST:PORT, [::1]:PORT, :PORT or unix:PATH, the first three perhaps after tls://";
 
 impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
@@ -31,16 +47,20 @@ impl Address {
             if path.is_empty() {
                 return Err(wrong("the path is missing"));
             }
-            return Ok(Self::Unix(path.into()));
+            return Ok(Self {
+                scheme: None,
+                place: Place::Unix(path.into()),
+            });
         }
-        let rest = match text.split_once("://") {
-            Some(("tcp", rest)) => rest,
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("tcp", rest)) => (Some(Scheme::Tcp), rest),
+            Some(("tls", rest)) => (Some(Scheme::Tls), rest),
             Some((scheme, _)) => {
                 return Err(wrong(&format!(
                     "'{scheme}://' is not something this version speaks"
                 )));
             }
-            None => text,
+            None => (None, text),
         };
         let Some((host, port)) = rest.rsplit_once(':') else {
             return Err(wrong("the port is missing"));
@@ -57,19 +77,20 @@ impl Address {
             None => host,
         };
         let port = parse_port(port).map_err(|why| wrong(&why))?;
-        match host {
-            "" if bracketed.is_none() => Ok(Self::Port(port)),
-            "" => Err(wrong("the host is missing")),
-            host => Ok(Self::Host(host.to_owned(), port)),
-        }
+        let place = match host {
+            "" if bracketed.is_none() => Place::Port(port),
+            "" => return Err(wrong("the host is missing")),
+            host => Place::Host(host.to_owned(), port),
+        };
+        Ok(Self { scheme, place })
     }
 
     /// Where to listen. A name gives each address that it has.
     pub(crate) fn bind_addresses(&self) -> Result<Vec<BindAddr>, Failure> {
-        match self {
-            Self::Port(port) => Ok(vec![BindAddr::AllInterfaces { port: *port }]),
-            Self::Unix(path) => Ok(vec![BindAddr::Unix(path.clone())]),
-            Self::Host(host, port) => {
+        match &self.place {
+            Place::Port(port) => Ok(vec![BindAddr::AllInterfaces { port: *port }]),
+            Place::Unix(path) => Ok(vec![BindAddr::Unix(path.clone())]),
+            Place::Host(host, port) => {
                 let mut found: Vec<SocketAddr> = (host.as_str(), *port)
                     .to_socket_addrs()
                     .map_err(|error| {
@@ -91,23 +112,45 @@ impl Address {
     }
 }
 
-/// What to connect to: one word with the port in it, or a host and a port.
-pub(crate) fn parse_target(words: &[String]) -> Result<Target, Failure> {
-    let (host, port) = match words {
-        [address] => match Address::parse(address) {
-            Ok(Address::Unix(path)) => return Ok(Target::Unix(path)),
-            Ok(Address::Port(port)) => ("localhost".to_owned(), port),
-            Ok(Address::Host(host, port)) => (host, port),
-            Err(failure) => {
-                return Err(
-                    failure.with_hint("write HOST PORT, HOST:PORT, [::1]:PORT or unix:PATH")
-                );
+/// What to connect to.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) target: Target,
+    /// Whether the address asks for TLS.
+    pub(crate) tls: bool,
+    /// The host as it was typed, whose name a certificate must have. A Unix socket has none.
+    pub(crate) host: Option<String>,
+}
+
+/// One word with the port in it, or a host and a port.
+pub(crate) fn parse_destination(words: &[String]) -> Result<Destination, Failure> {
+    let (scheme, host, port) = match words {
+        [address] => {
+            let address = Address::parse(address).map_err(|failure| {
+                failure.with_hint(
+                    "write HOST PORT, HOST:PORT, [::1]:PORT, tls://HOST:PORT or unix:PATH",
+                )
+            })?;
+            match address.place {
+                Place::Unix(path) => {
+                    return Ok(Destination {
+                        target: Target::Unix(path),
+                        tls: false,
+                        host: None,
+                    });
+                }
+                Place::Port(port) => (address.scheme, "localhost".to_owned(), port),
+                Place::Host(host, port) => (address.scheme, host, port),
             }
-        },
+        }
         [host, port] => {
             let why = |why| Failure::usage(anyhow!("bad port '{port}': {why}"));
             let port = parse_port(port).map_err(why)?;
-            let host = host.strip_prefix("tcp://").unwrap_or(host);
+            let (scheme, host) = match host.split_once("://") {
+                Some(("tcp", host)) => (Some(Scheme::Tcp), host),
+                Some(("tls", host)) => (Some(Scheme::Tls), host),
+                _ => (None, host.as_str()),
+            };
             let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
             let host = bare.unwrap_or(host);
             let is_ip = host.parse::<IpAddr>().is_ok();
@@ -115,7 +158,7 @@ pub(crate) fn parse_target(words: &[String]) -> Result<Target, Failure> {
                 return Err(Failure::usage(anyhow!("bad host '{host}'"))
                     .with_hint("before a PORT write just a name or an IP address"));
             }
-            (host.to_owned(), port)
+            (scheme, host.to_owned(), port)
         }
         _ => return Err(Failure::usage(anyhow!("no address to connect to"))),
     };
@@ -124,7 +167,11 @@ pub(crate) fn parse_target(words: &[String]) -> Result<Target, Failure> {
             "nobody can be connected to on port 0"
         )));
     }
-    Ok(Target::Host(host, port))
+    Ok(Destination {
+        target: Target::Host(host.clone(), port),
+        tls: scheme == Some(Scheme::Tls),
+        host: Some(host),
+    })
 }
 
 fn parse_port(text: &str) -> Result<u16, String> {

@@ -6,6 +6,7 @@ mod exchange;
 mod explain;
 mod hex;
 mod pipe;
+mod secure;
 mod terminal;
 
 use std::fs::File;
@@ -16,20 +17,25 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use sockeye::Stream;
 use sockeye::client::{
     ConnectError, Connected, Connector, Failure as Reason, Family, Outcome, Target,
 };
+use sockeye::tls::HandshakeError;
 
-use crate::address::parse_target;
-use crate::cli::Connect;
-use crate::connect::exchange::{Ending, Exchange, exchange};
+use crate::address::parse_destination;
+use crate::cli::connect::{Connect, OnEof, TlsEof};
+use crate::connect::exchange::{Ending, Exchange, exchange, say_the_end};
 use crate::connect::explain::Account;
 use crate::connect::pipe::{Input, Output};
+use crate::connect::secure::{Secured, Securing};
 use crate::exit::{Code, Failure};
 use crate::output::{data, talk};
+use crate::session::Tls;
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
-    let target = parse_target(&arguments.address)?;
+    let destination = parse_destination(&arguments.address)?;
+    let securing = Securing::new(&arguments, &destination)?;
     let input = input(&arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -38,7 +44,7 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let ended = runtime.block_on(async {
         tokio::select! {
             biased;
-            ended = talk_to(&arguments, target, input) => ended,
+            ended = talk_to(&arguments, &destination.target, &securing, input) => ended,
             // While connected, the exchange sees the signal first, and tells what has happened so far.
             _ = tokio::signal::ctrl_c() => Ok(Code::Interrupted),
         }
@@ -53,14 +59,15 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
 
 async fn talk_to(
     arguments: &Connect,
-    target: Target,
+    target: &Target,
+    securing: &Securing,
     input: Box<dyn Read + Send>,
 ) -> Result<Code, Failure> {
     let connector = connector(arguments);
     let started = Instant::now();
-    let connected = connect(arguments, &connector, &target).await;
+    let connected = connect(arguments, &connector, target).await;
     if arguments.probe {
-        return probe(arguments, &target, connected, started.elapsed());
+        return probe(arguments, target, securing, connected, started).await;
     }
     let connected = match connected {
         Ok(connected) => connected,
@@ -76,15 +83,17 @@ async fn talk_to(
         talk(&format!("connected to {}", connected.peer));
     }
     let mut account = Account::of_success(&connected);
+    let stream = secure(arguments, securing, connected.stream, &mut account).await;
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(failure) => {
+            account.not_secured();
+            return tell(arguments, account, Err(failure));
+        }
+    };
     let exchanged = exchange(
-        connected.stream,
-        Exchange {
-            on_eof: arguments.on_eof,
-            keep_open: arguments.keep_open,
-            idle: arguments.idle_timeout.and_then(|timeout| timeout.0),
-            receive_at_most: arguments.recv_bytes.map(NonZeroU64::get),
-            crlf: arguments.crlf,
-        },
+        stream,
+        rules(arguments, securing),
         Input::start(input).map_err(no_thread)?,
         Output::start(output(arguments)?).map_err(no_thread)?,
     )
@@ -98,6 +107,42 @@ async fn talk_to(
     }
     let ended = finish(arguments, exchanged.ending, &account);
     tell(arguments, account, ended)
+}
+
+/// The PROXY header and TLS, as far as they are asked for.
+async fn secure(
+    arguments: &Connect,
+    securing: &Securing,
+    stream: Stream,
+    account: &mut Account,
+) -> Result<Stream, Failure> {
+    let mut secured = Secured::default();
+    let stream = securing.secure(arguments, stream, &mut secured).await;
+    account.secured(secured, securing.trusted_by(arguments));
+    if arguments.verbose {
+        for line in account.security() {
+            talk(&line);
+        }
+    }
+    stream
+}
+
+/// When the talk ends.
+fn rules(arguments: &Connect, securing: &Securing) -> Exchange {
+    // An end of our side is no end of a TLS connection to many servers, but of all of it.
+    let on_eof = if securing.has_tls() {
+        OnEof::Keep
+    } else {
+        OnEof::Fin
+    };
+    Exchange {
+        on_eof: arguments.on_eof.unwrap_or(on_eof),
+        tls_eof_lax: arguments.tls_eof == Some(TlsEof::Lax),
+        keep_open: arguments.keep_open,
+        idle: arguments.idle_timeout.and_then(|timeout| timeout.0),
+        receive_at_most: arguments.recv_bytes.map(NonZeroU64::get),
+        crlf: arguments.crlf,
+    }
 }
 
 /// Prints the account if it was asked for. As JSON it has the error in it, and is all there is on stderr.
@@ -142,10 +187,22 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
                 humantime::format_duration(limit)
             ),
         )),
-        Ending::ReceiveFailed(error) => Err(Failure::new(
+        Ending::Truncated => Err(Failure::new(
             Code::Receive,
-            anyhow!(error).context(format!("cannot receive from {}", account.peer)),
-        )),
+            anyhow!(
+                "truncated: {} ended TLS without close_notify, so what came may not be all",
+                account.peer
+            ),
+        )
+        .with_hint("--tls-eof lax is for servers that are known to end so")),
+        Ending::ReceiveFailed(error) => Err(match HandshakeError::refusal(&error) {
+            // In TLS 1.3 a server can refuse our certificate only after the handshake.
+            Some(refused) => secure::failure(refused, &account.peer),
+            None => Failure::new(
+                Code::Receive,
+                anyhow!(error).context(format!("cannot receive from {}", account.peer)),
+            ),
+        }),
         Ending::SendFailed(error) => Err(Failure::new(
             Code::Receive,
             anyhow!(error).context(format!("{} does not take what we send", account.peer)),
@@ -209,17 +266,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
 
-/// Prints whether it is open, which is the answer asked for: not an error.
-fn probe(
+/// Prints whether it is open, which is the answer asked for: not an error. That TLS fails where it is asked for is one.
+async fn probe(
     arguments: &Connect,
     target: &Target,
+    securing: &Securing,
     connected: Result<Connected, ConnectError>,
-    took: Duration,
+    started: Instant,
 ) -> Result<Code, Failure> {
     let mut code = Code::No;
+    let (mut secured, mut insecure) = (Secured::default(), None);
     let (open, peer, why) = match connected {
         Ok(connected) => {
             code = Code::Done;
+            let stream = securing.secure(arguments, connected.stream, &mut secured);
+            match stream.await {
+                Ok(mut stream) => say_the_end(&mut stream).await,
+                Err(failure) => insecure = Some(failure),
+            }
             (true, connected.peer.to_string(), None)
         }
         Err(error) => {
@@ -237,13 +301,20 @@ fn probe(
             (false, target.to_string(), Some(explain::why_not(&error)))
         }
     };
+    let took = started.elapsed();
+    let session = secured.tls.as_ref().map(|(session, _)| session);
     let line = if arguments.json {
-        explain::probe_json(target, open, &peer, took, why.as_deref())
+        let why = match &insecure {
+            Some(failure) => Some(format!("{:#}", failure.error)),
+            None => why,
+        };
+        explain::probe_json(target, open, &peer, session, took, why.as_deref())
     } else {
         let ms = explain::ms(took);
-        match &why {
-            None => format!("{peer} open after {ms} ms"),
-            Some(why) => format!("{peer} closed after {ms} ms: {why}"),
+        match (&why, session.map(Tls::from)) {
+            (None, None) => format!("{peer} open after {ms} ms"),
+            (None, Some(tls)) => format!("{peer} open after {ms} ms, {}", tls.line()),
+            (Some(why), _) => format!("{peer} closed after {ms} ms: {why}"),
         }
     };
     let quiet = arguments.quiet && !arguments.json;
@@ -251,7 +322,11 @@ fn probe(
         // A closed pipe does not change the answer.
         let _ = data(&line);
     }
-    Ok(code)
+    match insecure {
+        Some(failure) if arguments.json => Ok(failure.code),
+        Some(failure) => Err(failure),
+        None => Ok(code),
+    }
 }
 
 /// The exit code and the hint for a connect that failed.

@@ -17,8 +17,12 @@ pub(crate) enum Code {
     Resolve = 6,
     Connect = 7,
     Timeout = 28,
+    /// TLS did not come about.
+    Handshake = 35,
     /// Receiving failed, or the stream was cut short.
     Receive = 56,
+    /// The certificate is not to be trusted.
+    Certificate = 60,
     Interrupted = 130,
 }
 
@@ -65,6 +69,16 @@ impl fmt::Display for Failure {
             write!(f, "\n{bold}hint:{bold:#} {}", escaped(hint))?;
         }
         Ok(())
+    }
+}
+
+/// Something that the user should know though all goes on.
+pub(crate) struct Warning<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Warning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let yellow = Style::new().fg_color(Some(AnsiColor::Yellow.into())).bold();
+        write!(f, "{yellow}warning:{yellow:#} {}", escaped(self.0))
     }
 }
 

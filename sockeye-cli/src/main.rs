@@ -8,6 +8,10 @@ mod connect;
 mod serve;
 
 mod address;
+mod certificate;
+mod session;
+mod tls_files;
+
 mod exit;
 mod output;
 

@@ -2,7 +2,10 @@
 
 mod events;
 mod holder;
+mod refusals;
+mod reload;
 mod signals;
+mod sources;
 
 use std::num::NonZeroUsize;
 use std::process;
@@ -14,31 +17,60 @@ use anyhow::anyhow;
 use sockeye::admission::PerSource;
 use sockeye::error::{BindError, ServeError};
 use sockeye::shutdown::Summary;
+use sockeye::tls::Acceptor;
 use sockeye::{BindAddr, Limits, Server, SocketOptions, Timeouts, services};
 
-use crate::address::Address;
-use crate::cli::{Serve, Service, Timeout};
+use crate::address::{Address, Scheme};
+use crate::cli::serve::{Serve, Service};
+use crate::cli::time::Timeout;
 use crate::exit::{Code, Failure};
 use crate::serve::events::Event;
+use crate::serve::reload::Reload;
+use crate::serve::sources::{RulesSource, TlsSource};
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
 
 pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     // First of all: there are no other threads yet. Without it fewer connections fit, and no more than that.
     let _ = sockeye::raise_descriptor_limit();
-    let server = bind(&arguments)?
+    let rules = RulesSource::new(&arguments);
+    let tls = match TlsSource::new(&arguments)? {
+        None => None,
+        Some(source) => {
+            let options = source.load()?;
+            let shown = sources::shown(&options);
+            let acceptor = Acceptor::new(options).map_err(Failure::usage)?;
+            Some((source, acceptor, shown))
+        }
+    };
+    let acceptor = tls.as_ref().map(|(_, acceptor, _)| acceptor);
+    let (server, over_tls) = bind(&arguments, acceptor)?;
+    let mut server = server
         .limits(limits(&arguments))
-        .timeouts(timeouts(&arguments));
+        .timeouts(timeouts(&arguments))
+        .rules(rules.load()?);
+    if let Some(mut trusted) = arguments.proxy_protocol.clone() {
+        trusted.only = arguments.proxy_protocol_only;
+        server = server.trusted_proxies(trusted);
+    }
     let handle = server.handle();
     let drain = arguments.drain;
-    let (reporter, writers) = events::start(&arguments, {
+    let shown = tls
+        .as_ref()
+        .map_or_else(Vec::new, |(.., shown)| shown.clone());
+    let (reporter, writers) = events::start(&arguments, over_tls, shown, {
         let handle = handle.clone();
         // As after a signal: nobody looks on any more, but the clients are still there.
         move || handle.drain(drain)
     })
     .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let reporter = Arc::new(reporter);
-    let signals = signals::listen(handle, drain, Arc::clone(&reporter))
+    let tls = tls.map(|(source, acceptor, _)| (source, acceptor));
+    let reload = Reload::new(rules, tls, handle.clone(), &reporter);
+    let reload = Arc::new(reload);
+    reload::watch(Arc::clone(&reload))
+        .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
+    let signals = signals::listen(handle, drain, Arc::clone(&reporter), reload)
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot take signals")))?;
 
     let server = server.observer(Arc::clone(&reporter));
@@ -47,6 +79,7 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
         .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let served = serve(server, workers, arguments.service);
     let interrupted = signals.end();
+    reporter.last_refused();
     if let Ok(summary) = &served {
         reporter.report(Event::stopped(summary));
     }
@@ -74,28 +107,45 @@ fn serve(server: Server, workers: NonZeroUsize, service: Service) -> Result<Summ
     }
 }
 
-fn bind(arguments: &Serve) -> Result<Server, Failure> {
+/// Binds all addresses, and says which of them speak TLS.
+fn bind(arguments: &Serve, tls: Option<&Acceptor>) -> Result<(Server, Vec<bool>), Failure> {
     let mut options = SocketOptions::default();
     options.backlog = arguments.backlog;
     options.nodelay = arguments.nodelay;
-    Server::bind_with(addresses(&arguments.listen)?, &options).map_err(|error| {
+    let (addresses, over_tls) = addresses(&arguments.listen, tls.is_some())?;
+    let mut server = Server::bind_with(addresses, &options).map_err(|error| {
         let hint = hint(&error);
         let failure = Failure::usage(error);
         match hint {
             Some(hint) => failure.with_hint(hint),
             None => failure,
         }
-    })
+    })?;
+    for index in (0..over_tls.len()).filter(|index| over_tls[*index]) {
+        let acceptor = tls.ok_or_else(|| {
+            Failure::usage(anyhow!("no certificate to speak TLS with"))
+                .with_hint("--tls-cert FILE is one, --tls-self-signed NAME makes one")
+        })?;
+        server = server.tls_on(index, acceptor);
+    }
+    Ok((server, over_tls))
 }
 
-fn addresses(listen: &[String]) -> Result<Vec<BindAddr>, Failure> {
+/// Where to listen, and whether over TLS: as the address says, else if there is a certificate.
+fn addresses(listen: &[String], by_default: bool) -> Result<(Vec<BindAddr>, Vec<bool>), Failure> {
     let default = [DEFAULT_ADDRESS.to_owned()];
     let listen = if listen.is_empty() { &default } else { listen };
-    let mut addresses = Vec::new();
+    let (mut addresses, mut over_tls) = (Vec::new(), Vec::new());
     for text in listen {
-        addresses.extend(Address::parse(text)?.bind_addresses()?);
+        let address = Address::parse(text)?;
+        addresses.extend(address.bind_addresses()?);
+        let tls = match address.scheme {
+            Some(scheme) => scheme == Scheme::Tls,
+            None => by_default,
+        };
+        over_tls.resize(addresses.len(), tls);
     }
-    Ok(addresses)
+    Ok((addresses, over_tls))
 }
 
 /// What can be done about an address that cannot be had.
@@ -125,12 +175,16 @@ fn limits(arguments: &Serve) -> Limits {
             Some(0) => PerSource::Unlimited,
             Some(limit) => PerSource::AtMost(limit),
         },
+        rate: arguments.rate,
+        handshakes: arguments.max_handshakes,
     }
 }
 
 fn timeouts(arguments: &Serve) -> Timeouts {
     let given = |timeout: Option<Timeout>| -> Option<Duration> { timeout?.0 };
     let mut timeouts = Timeouts::default();
+    timeouts.proxy_header = arguments.handshake_timeout;
+    timeouts.handshake = arguments.handshake_timeout;
     timeouts.first_byte = given(arguments.first_byte_timeout);
     timeouts.idle = given(arguments.idle_timeout);
     timeouts.lifetime = given(arguments.max_lifetime);

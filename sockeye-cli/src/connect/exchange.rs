@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use sockeye::Stream;
 use sockeye::tcp_info::TcpInfo;
+use sockeye::tls::Session;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::cli::OnEof;
+use crate::cli::connect::OnEof;
 use crate::connect::crlf::Crlf;
 use crate::connect::pipe::{Input, Output};
 
@@ -19,6 +20,8 @@ use crate::connect::pipe::{Input, Output};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     pub(crate) on_eof: OnEof,
+    /// Take an end of TLS without close_notify for the end.
+    pub(crate) tls_eof_lax: bool,
     pub(crate) keep_open: bool,
     pub(crate) idle: Option<Duration>,
     pub(crate) receive_at_most: Option<u64>,
@@ -38,6 +41,8 @@ pub(crate) enum Ending {
     OutputClosed,
     Interrupted,
     Idle(Duration),
+    /// TLS ended without close_notify: somebody on the way may have cut it.
+    Truncated,
     ReceiveFailed(io::Error),
     /// With `--keep-open`: the peer has closed, and does not take what we go on to send.
     SendFailed(io::Error),
@@ -50,7 +55,11 @@ impl Ending {
     fn is_ours(&self) -> bool {
         !matches!(
             self,
-            Self::PeerClosed | Self::ReceiveFailed(_) | Self::SendFailed(_) | Self::Interrupted
+            Self::PeerClosed
+                | Self::Truncated
+                | Self::ReceiveFailed(_)
+                | Self::SendFailed(_)
+                | Self::Interrupted
         )
     }
 }
@@ -61,10 +70,15 @@ pub(crate) struct Exchanged {
     pub(crate) progress: Progress,
     /// What the kernel knew before the close.
     pub(crate) tcp_info: Option<TcpInfo>,
+    /// What TLS knew: by then a server has sent its tickets.
+    pub(crate) session: Option<Session>,
 }
 
 /// How long we read and drop what still comes after we have closed first.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long the last word, close_notify, may take to a peer that has closed or is to be left at once.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// Moves bytes both ways until it ends, delivers what came, and closes.
 pub(crate) async fn exchange(
@@ -96,15 +110,23 @@ pub(crate) async fn exchange(
         }
     }
     progress.ended.set(Instant::now());
-    let tcp_info = stream.tcp_info();
+    let (tcp_info, session) = (stream.tcp_info(), stream.tls());
     if ending.is_ours() {
         stream.close(LINGER).await;
+    } else {
+        say_the_end(&mut stream).await;
     }
     Exchanged {
         ending,
         progress,
         tcp_info,
+        session,
     }
+}
+
+/// To TLS the end is a message of its own, and it is always sent. Whoever is gone is not waited for.
+pub(crate) async fn say_the_end(stream: &mut Stream) {
+    let _ = timeout(LAST_WORD, stream.shutdown()).await;
 }
 
 /// What has happened so far; written by both directions, which are one task.
@@ -169,6 +191,8 @@ enum Sent {
 /// How receiving ended.
 enum Received {
     Fin,
+    /// TLS ended without close_notify.
+    Cut,
     Enough,
     Failed(io::Error),
     /// The output has failed.
@@ -200,6 +224,8 @@ async fn until_end(
                     Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
                     _ => Ending::PeerClosed,
                 },
+                Received::Cut if rules.tls_eof_lax => return Ending::PeerClosed,
+                Received::Cut => return Ending::Truncated,
                 Received::Enough => return Ending::Received,
                 Received::Failed(error) => return Ending::ReceiveFailed(error),
                 Received::NoOutput => return Ending::OutputClosed,
@@ -289,6 +315,11 @@ async fn receive(
                 }
                 progress.ends_a_line.set(buffer.ends_with(b"\n"));
                 output.write(buffer);
+            }
+            // A socket itself ends without an error; only TLS can tell an end from a cut.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                progress.peer_fin.set(Some(Instant::now()));
+                return Received::Cut;
             }
             Err(error) => return Received::Failed(error),
         }

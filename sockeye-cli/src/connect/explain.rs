@@ -5,10 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 use sockeye::client::{Attempt, ConnectError, Connected, Failure, Outcome, Report, Target};
 use sockeye::tcp_info::TcpInfo;
+use sockeye::tls::Session;
 use tokio::time::Instant;
 
+use crate::certificate::Certificate;
 use crate::connect::exchange::{Ending, Exchanged};
+use crate::connect::secure::Secured;
 use crate::output::talk;
+use crate::session::{ProxyHeader, Tls};
 
 /// The account of one connect. The names of the fields are those of docs/events.md.
 #[derive(Debug, Default, Serialize)]
@@ -19,6 +23,11 @@ pub(crate) struct Account {
     resolved_ms: Option<f64>,
     addresses: Vec<String>,
     attempts: Vec<Tried>,
+    proxy_header: Option<ProxyHeader>,
+    starttls: Option<Agreed>,
+    tls: Option<TlsSession>,
+    /// What a server has shown that was not trusted.
+    rejected_certificates: Vec<Certificate>,
     bytes_sent: u64,
     pub(crate) bytes_received: u64,
     first_byte_ms: Option<f64>,
@@ -32,6 +41,21 @@ pub(crate) struct Account {
     pub(crate) ends_a_line: bool,
     #[serde(skip)]
     steps: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Agreed {
+    protocol: &'static str,
+    duration_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct TlsSession {
+    #[serde(flatten)]
+    session: Tls,
+    handshake_ms: f64,
+    /// By what the server's certificate was judged.
+    trusted_by: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,12 +113,65 @@ impl Account {
         }
     }
 
+    /// What was done before the talk, and how far it came.
+    pub(crate) fn secured(&mut self, secured: Secured, trusted_by: &'static str) {
+        self.proxy_header = secured.proxy_header.as_ref().map(ProxyHeader::from);
+        self.starttls = secured.starttls.map(|(protocol, took)| Agreed {
+            protocol: protocol.as_str(),
+            duration_ms: ms(took),
+        });
+        self.tls = secured.tls.map(|(session, took)| TlsSession {
+            session: Tls::from(&session),
+            handshake_ms: ms(took),
+            trusted_by,
+        });
+        self.rejected_certificates = secured.rejected;
+    }
+
+    /// The handshake failed: there was nothing to talk on.
+    pub(crate) fn not_secured(&mut self) {
+        self.ending = "not_secured";
+    }
+
+    /// What was done before the talk, a line each.
+    pub(crate) fn security(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(header) = &self.proxy_header {
+            lines.push(format!("sent first {}", header.line()));
+        }
+        if let Some(agreed) = &self.starttls {
+            let (protocol, ms) = (agreed.protocol, agreed.duration_ms);
+            lines.push(format!("starttls   agreed by {protocol} after {ms} ms"));
+        }
+        if let Some(tls) = &self.tls {
+            let line = tls.session.line();
+            lines.push(format!("tls        {line}, after {} ms", tls.handshake_ms));
+            lines.push(format!("session    {}", tls.session.resumption()));
+            let by = tls.trusted_by;
+            for (index, certificate) in tls.session.certificates.iter().enumerate() {
+                let line = certificate.line();
+                lines.push(match index {
+                    0 => format!("shown      a certificate {line}, trusted by {by}"),
+                    _ => format!("chain      {line}"),
+                });
+            }
+        }
+        for certificate in &self.rejected_certificates {
+            lines.push(format!("rejected   {}", certificate.line()));
+        }
+        lines
+    }
+
     pub(crate) fn ended(&mut self, exchanged: &Exchanged) {
         let Exchanged {
             ending,
             progress,
             tcp_info,
+            session,
         } = exchanged;
+        if let (Some(tls), Some(session)) = (&mut self.tls, session) {
+            tls.session = session.into();
+        }
         let since = |moment: Instant| ms(moment - progress.started);
         self.bytes_sent = progress.sent.get();
         self.bytes_received = progress.received.get();
@@ -103,7 +180,9 @@ impl Account {
         self.closed_first = Some(match (progress.our_fin.get(), progress.peer_fin.get()) {
             (Some(ours), Some(peers)) if ours <= peers => "us",
             (_, Some(_)) => "peer",
-            (None, None) if matches!(ending, Ending::ReceiveFailed(_)) => "peer",
+            (None, None) if matches!(ending, Ending::ReceiveFailed(_) | Ending::Truncated) => {
+                "peer"
+            }
             _ => "us",
         });
         self.ends_a_line = progress.ends_a_line.get();
@@ -115,6 +194,7 @@ impl Account {
             Ending::OutputClosed => ("output_closed", None),
             Ending::Interrupted => ("interrupted", None),
             Ending::Idle(_) => ("idle", None),
+            Ending::Truncated => ("truncated", None),
             Ending::ReceiveFailed(error) => ("receive_failed", Some(error.to_string())),
             Ending::SendFailed(error) => ("send_failed", Some(error.to_string())),
             Ending::OutputFailed(error) => ("output_failed", Some(error.to_string())),
@@ -163,6 +243,12 @@ impl Account {
         }
         if let Some(local) = &self.local {
             talk(&format!("connected  {local} to {}", self.peer));
+        }
+        for line in self.security() {
+            talk(&line);
+        }
+        if self.ending == "not_secured" {
+            return;
         }
         talk(&format!("sent       {} bytes", self.bytes_sent));
         let first = self
@@ -238,6 +324,7 @@ pub(crate) fn probe_json(
     target: &Target,
     open: bool,
     peer: &str,
+    tls: Option<&Session>,
     took: Duration,
     why: Option<&str>,
 ) -> String {
@@ -245,6 +332,7 @@ pub(crate) fn probe_json(
         "target": target.to_string(),
         "open": open,
         "peer": open.then_some(peer),
+        "tls": tls.map(Tls::from),
         "duration_ms": ms(took),
         "error": why,
     })

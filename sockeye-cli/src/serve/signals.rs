@@ -1,4 +1,4 @@
-//! INT and TERM drain, then abort; USR1 tells the counters; HUP has nothing to reload yet.
+//! INT and TERM drain, then abort; USR1 tells the counters; HUP reads rules and certificates anew.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::serve::events::{Event, Reporter};
+use crate::serve::reload::Reload;
 
 /// The thread that waits for signals.
 pub(crate) struct Watch {
@@ -32,6 +33,7 @@ pub(crate) fn listen(
     handle: Handle,
     drain: Duration,
     reporter: Arc<Reporter>,
+    reload: Arc<Reload>,
 ) -> io::Result<Watch> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -48,7 +50,7 @@ pub(crate) fn listen(
     let (end, ended) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || wait(&runtime, signals, ended, &handle, drain, &reporter))?;
+        .spawn(move || wait(&runtime, signals, ended, &handle, drain, &reporter, &reload))?;
     Ok(Watch { end, thread })
 }
 
@@ -84,6 +86,7 @@ fn wait(
     handle: &Handle,
     drain: Duration,
     reporter: &Reporter,
+    reload: &Reload,
 ) -> bool {
     runtime.block_on(async {
         let mut draining = false;
@@ -102,8 +105,11 @@ fn wait(
                     reporter.report(Event::drain(handle.snapshot(), drain));
                     handle.drain(drain);
                 }
-                Asked::Reload => reporter.report(Event::Reload { changed: false }),
-                Asked::Snapshot => reporter.report(Event::snapshot(handle.snapshot())),
+                Asked::Reload => reload.all(),
+                Asked::Snapshot => {
+                    reporter.last_refused();
+                    reporter.report(Event::snapshot(handle.snapshot()));
+                }
             }
         }
     })

@@ -105,7 +105,36 @@ fn bad_input_is_exit_code_2() {
         (vec!["127.0.0.1", "http80"], "http80"),
         (vec!["127.0.0.1:0"], "port 0"),
         (vec!["127.0.0.1:80", "81"], "bad host"),
-        (vec!["tls://127.0.0.1:80"], "tls://"),
+        (vec!["ssl://127.0.0.1:80"], "ssl://"),
+        (
+            vec!["--ca", "/no/such/file", "127.0.0.1:80"],
+            "--ca is for TLS",
+        ),
+        (
+            vec!["--ca", "/no/such/file", "tls://127.0.0.1:80"],
+            "/no/such/file",
+        ),
+        (
+            vec!["--pin", "sha256:12", "tls://127.0.0.1:80"],
+            "64 hexadecimal",
+        ),
+        (vec!["--key", "x", "tls://127.0.0.1:80"], "--cert"),
+        (vec!["--tls", "unix:/tmp/x"], "--sni"),
+        (vec!["--starttls", "ftp", "127.0.0.1:80"], "postgres"),
+        (
+            vec!["--insecure", "--pin", "x", "tls://127.0.0.1:80"],
+            "--pin",
+        ),
+        (vec!["--send-proxy", "v3", "127.0.0.1:80"], "v1 or v2"),
+        (vec!["--send-proxy", "v1,local", "127.0.0.1:80"], "only v2"),
+        (
+            vec!["--send-proxy", "v1,alpn=h2", "127.0.0.1:80"],
+            "no TLVs",
+        ),
+        (
+            vec!["--send-proxy", "v2,from=here", "127.0.0.1:80"],
+            "IP:PORT",
+        ),
         (vec!["--send", "a\\q", "127.0.0.1:80"], "byte 1"),
         (
             vec!["--send", "\\x4", "127.0.0.1:80"],

@@ -1,5 +1,7 @@
 //! The program as its users meet it: help, exit codes, stdout and stderr, and peers that no one here wrote.
 
+mod admission;
+mod authority;
 mod connect;
 mod faults;
 mod help;
@@ -9,4 +11,5 @@ mod peers_of_serve;
 mod serve;
 mod support;
 mod terminal;
+mod tls;
 mod under_load;

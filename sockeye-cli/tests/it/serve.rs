@@ -4,20 +4,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use serde_json::Value;
 
-use crate::support::{PATIENCE, Serving, line_with, run, sockeye, text};
-
-fn echoes(stream: &mut (impl Read + Write), message: &[u8]) {
-    stream.write_all(message).expect("sent");
-    let mut answer = vec![0; message.len()];
-    stream.read_exact(&mut answer).expect("answered");
-    assert_eq!(answer, message);
-}
-
-fn json(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
+use crate::support::{PATIENCE, Serving, echoes, json, line_with, run, sockeye, text};
 
 /// Exit code 2, nothing on stdout, and these words on stderr.
 fn is_usage_error(arguments: &[&str], words: &[&str]) {
@@ -108,7 +96,19 @@ fn bad_input_is_a_clear_error_and_nothing_half_started() {
         &["serve", "-l", "127.0.0.1:+80"],
         &["'+80' is not a port number"],
     );
-    is_usage_error(&["serve", "-l", "tls://127.0.0.1:0"], &["tls://"]);
+    is_usage_error(
+        &["serve", "-l", "tls://127.0.0.1:0"],
+        &["no certificate", "--tls-cert"],
+    );
+    is_usage_error(&["serve", "-l", "ssl://127.0.0.1:0"], &["ssl://"]);
+    is_usage_error(&["serve", "--alpn", "h2"], &["--alpn is for TLS"]);
+    is_usage_error(&["serve", "--rate", "10"], &["N/s"]);
+    is_usage_error(&["serve", "--rate", "0/s"], &["'0'"]);
+    is_usage_error(&["serve", "--max-handshakes", "5:30:4"], &["START"]);
+    is_usage_error(&["serve", "--allow", "10.1.2.3/8"], &["10.0.0.0/8"]);
+    is_usage_error(&["serve", "--deny", "/no/such/file"], &["/no/such/file"]);
+    is_usage_error(&["serve", "--proxy-protocol", "10.0.0.0/8"], &["from="]);
+    is_usage_error(&["serve", "--proxy-protocol-only"], &["--proxy-protocol"]);
     is_usage_error(&["serve", "-l", "unix:"], &["path is missing"]);
     is_usage_error(
         &["serve", "-l", "192.0.2.1:0"],

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 /// Longer than anything here takes, shorter than a human's patience.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,6 +108,22 @@ impl Serving {
         }
     }
 
+    /// Starts `sockeye connect ARGUMENTS` and holds it open.
+    pub(crate) fn start_client(arguments: &[&str]) -> Talking {
+        let mut child = sockeye(&[&["connect"], arguments].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let stdin = child.stdin.take().expect("piped");
+        let stdout = child.stdout.take().expect("piped");
+        Talking {
+            child,
+            stdin,
+            stdout,
+        }
+    }
+
     pub(crate) fn socket_address(&self) -> SocketAddr {
         self.address.parse().expect("an IP address")
     }
@@ -160,6 +177,30 @@ impl Drop for Serving {
     }
 }
 
+/// A `sockeye connect` to an echo that is talked with.
+pub(crate) struct Talking {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl Talking {
+    /// Says something, and waits for its echo.
+    pub(crate) fn say(&mut self, message: &[u8]) {
+        self.stdin.write_all(message).expect("sent");
+        let mut answer = vec![0; message.len()];
+        self.stdout.read_exact(&mut answer).expect("answered");
+        assert_eq!(answer, message);
+    }
+}
+
+impl Drop for Talking {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Passes a stream on, line by line, until it ends.
 pub(crate) fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
@@ -184,4 +225,16 @@ pub(crate) fn line_with(lines: &Receiver<String>, what: &str) -> String {
             return line;
         }
     }
+}
+
+/// Sends a message and gets it back.
+pub(crate) fn echoes(stream: &mut (impl Read + Write), message: &[u8]) {
+    stream.write_all(message).expect("sent");
+    let mut answer = vec![0; message.len()];
+    stream.read_exact(&mut answer).expect("answered");
+    assert_eq!(answer, message);
+}
+
+pub(crate) fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }

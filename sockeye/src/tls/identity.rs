@@ -31,7 +31,7 @@ impl Identity {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => ConfigError::NoKey,
-            error => ConfigError::Pem(error.to_string()),
+            error => damaged(&error),
         })?;
         Self::new(chain, key)
     }
@@ -117,7 +117,7 @@ impl RevocationLists {
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
         let lists =
             CertificateRevocationListDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-        let lists = lists.map_err(|error| ConfigError::Pem(error.to_string()))?;
+        let lists = lists.map_err(|error| damaged(&error))?;
         if lists.is_empty() {
             return Err(ConfigError::NoRevocationList);
         }
@@ -173,9 +173,19 @@ impl FromStr for Fingerprint {
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.map_err(|error| ConfigError::Pem(error.to_string()))?;
+    let certificates = certificates.map_err(|error| damaged(&error))?;
     if certificates.is_empty() {
         return Err(ConfigError::NoCertificate);
     }
     Ok(certificates)
+}
+
+fn damaged(error: &pem::Error) -> ConfigError {
+    ConfigError::Pem(match error {
+        pem::Error::MissingSectionEnd { .. } => "a part has no end (-----END ...-----)".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => {
+            "a part begins wrong (-----BEGIN ...-----)".to_owned()
+        }
+        other => other.to_string(),
+    })
 }

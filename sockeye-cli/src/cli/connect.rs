@@ -1,0 +1,270 @@
+//! `sockeye connect`: its options.
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+use sockeye::starttls::Protocol;
+use sockeye::tls::Fingerprint;
+
+use crate::cli::TEMPLATE;
+use crate::cli::send_proxy::SendProxy;
+use crate::cli::time::{Timeout, duration, positive, timeout};
+use crate::cli::tls_version::TlsVersion;
+use crate::connect::escape::Text;
+
+const TLS: &str = "TLS";
+
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  sockeye connect example.com 80                talk by hand; Ctrl-D ends our side
+  sockeye connect --on-eof keep --send 'GET / HTTP/1.0\\r\\n\\r\\n' example.com:80
+  sockeye connect unix:/tmp/echo.sock < in > out
+  sockeye connect --wait-for 30s --probe db:5432  wait until it is open
+  sockeye connect --explain tls://example.com:443 < request
+  sockeye connect --starttls smtp mail.example.com 25
+
+";
+
+const CONNECT_NOTES: &str = "\
+When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing \
+moves for --idle-timeout (28). The end of our input is passed on to the server, see --on-eof.
+
+Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
+35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted.";
+
+/// Talk to a server by hand or from a script.
+#[derive(Debug, Args)]
+#[command(
+    help_template = TEMPLATE,
+    before_help = CONNECT_EXAMPLES,
+    after_long_help = CONNECT_NOTES,
+    group = ArgGroup::new("told").args(["explain", "probe"]).multiple(true)
+)]
+pub(crate) struct Connect {
+    /// HOST PORT, HOST:PORT, [::1]:PORT, :PORT (this machine), tls://HOST:PORT or unix:PATH
+    #[arg(value_name = "ADDRESS", required = true, num_args = 1..=2)]
+    pub(crate) address: Vec<String>,
+
+    /// IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+
+    /// IPv6 only
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+
+    /// Connect from this IP address
+    #[arg(long, value_name = "IP", hide_short_help = true)]
+    pub(crate) source: Option<IpAddr>,
+
+    /// To be connected, the lookup and all addresses together
+    #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s")]
+    pub(crate) timeout: Duration,
+
+    /// End with exit code 28 when nothing moves for so long [default: off]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub(crate) idle_timeout: Option<Timeout>,
+
+    /// When our input ends: fin, keep, exit, wait=TIME [default: fin; TLS: keep]
+    ///
+    /// fin: tell the server (FIN) and go on receiving; most servers wait for it, but some, nginx among them, take it for a
+    /// client that has left, and stop in the midst of a large answer: for these, keep. keep: tell nobody and go on receiving. exit: send what is left
+    /// and end. wait=TIME: as fin, but receive for at most TIME more.
+    #[arg(long, value_name = "WHAT", value_parser = on_eof)]
+    pub(crate) on_eof: Option<OnEof>,
+
+    /// Go on sending when the server has closed its side
+    #[arg(long)]
+    pub(crate) keep_open: bool,
+
+    /// Send each LF as CRLF; what already is CRLF stays
+    #[arg(long)]
+    pub(crate) crlf: bool,
+
+    /// Send this instead of stdin; knows \r \n \t \0 \\ \xHH; may be repeated
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "send_file",
+        allow_hyphen_values = true
+    )]
+    pub(crate) send: Vec<Text>,
+
+    /// Send this file instead of stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) send_file: Option<PathBuf>,
+
+    /// End after so many received bytes; fewer are exit code 56
+    ///
+    /// It is the end of sending, too, whatever is left of the input.
+    #[arg(long, value_name = "N")]
+    pub(crate) recv_bytes: Option<NonZeroU64>,
+
+    /// Print what is received as hexadecimal and text
+    #[arg(long)]
+    pub(crate) hex: bool,
+
+    /// On a terminal, print control characters as they come
+    ///
+    /// By default they are shown as ^X, so that no server can move the cursor or set the title. To a file or a pipe
+    /// every byte goes as it came, always.
+    #[arg(long, hide_short_help = true, conflicts_with = "hex")]
+    pub(crate) raw: bool,
+
+    /// Only see whether it is open: exit code 0 or 1
+    ///
+    /// With TLS, also whether the handshake works: if not, the exit code is 35 or 60.
+    #[arg(
+        long,
+        conflicts_with_all = ["send", "send_file", "recv_bytes", "hex", "crlf", "keep_open", "explain", "raw"]
+    )]
+    pub(crate) probe: bool,
+
+    /// Try again until it is up, for so long
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub(crate) wait_for: Option<Duration>,
+
+    /// Tell in the end what happened: addresses, times, bytes, who closed, what the kernel knows
+    #[arg(long)]
+    pub(crate) explain: bool,
+
+    /// With --explain and --probe: as one JSON object (docs/events.md)
+    #[arg(long, requires = "told")]
+    pub(crate) json: bool,
+
+    /// Send a PROXY header first: v1 or v2, and after commas what it is to say
+    ///
+    /// from=IP:PORT and to=IP:PORT are the client and its server, by default our own ends of the connection; local says that it
+    /// is our own. With v2 also authority=NAME, alpn=NAME, unique-id=TEXT, crc32c, and 0xHH=TEXT for others. TEXT is as
+    /// in --send, without commas.
+    #[arg(long, value_name = "v1|v2[,...]", hide_short_help = true)]
+    pub(crate) send_proxy: Option<SendProxy>,
+
+    /// Speak TLS, as with tls:// before the address
+    #[arg(long, help_heading = TLS)]
+    pub(crate) tls: bool,
+
+    /// Ask for TLS first: smtp, imap, pop3, postgres, xmpp, ldap
+    #[arg(long, value_name = "PROTOCOL", value_parser = starttls, help_heading = TLS)]
+    pub(crate) starttls: Option<Protocol>,
+
+    /// Trust the authorities in this file (PEM), not the platform's
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Certificates that were revoked, PEM; needs a list for each authority in the chain
+    #[arg(long, value_name = "FILE", requires = "ca", hide_short_help = true, help_heading = TLS)]
+    pub(crate) crl: Option<PathBuf>,
+
+    /// Trust this certificate, sha256:HEX; may be repeated
+    ///
+    /// It is the fingerprint that 'serve --tls-self-signed' and 'openssl x509 -fingerprint -sha256' print. Alone it
+    /// makes up for an issuer that nobody knows, a wrong name and a wrong date. With --ca both must hold.
+    #[arg(long, value_name = "FINGERPRINT", help_heading = TLS)]
+    pub(crate) pin: Vec<Fingerprint>,
+
+    /// The name to send (SNI) [default: the host]; the certificate must be for the host all the same
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = TLS)]
+    pub(crate) sni: Option<String>,
+
+    /// Application protocols, the preferred one first (ALPN)
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide_short_help = true, help_heading = TLS)]
+    pub(crate) alpn: Vec<String>,
+
+    /// Show this certificate, with its chain, PEM
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = TLS)]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The key of --cert [default: in the same file]
+    #[arg(long, value_name = "FILE", requires = "cert", hide_short_help = true, help_heading = TLS)]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Trust whoever answers, without verification; a warning says so
+    #[arg(long, conflicts_with_all = ["ca", "pin"], help_heading = TLS)]
+    pub(crate) insecure: bool,
+
+    /// The lowest version of TLS [default: 1.2]
+    #[arg(long, value_name = "VERSION", value_enum, hide_short_help = true, hide_possible_values = true, help_heading = TLS)]
+    pub(crate) tls_min: Option<TlsVersion>,
+
+    /// When TLS ends without close_notify: strict is exit code 56, lax takes it for the end [default: strict]
+    ///
+    /// Without close_notify nobody can tell the end of the stream from a cut by somebody on the way.
+    #[arg(long, value_name = "HOW", value_enum, hide_short_help = true, hide_possible_values = true, help_heading = TLS)]
+    pub(crate) tls_eof: Option<TlsEof>,
+
+    /// Write the secrets of the session to this file: whoever has it can read the traffic
+    ///
+    /// In the format of SSLKEYLOGFILE, which Wireshark reads. The variable itself is not looked at.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = TLS)]
+    pub(crate) keylog: Option<PathBuf>,
+
+    /// How long --starttls and the TLS handshake may take together
+    #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s", hide_short_help = true, help_heading = TLS)]
+    pub(crate) handshake_timeout: Duration,
+
+    /// Say what happens as it happens
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "explain")]
+    pub(crate) quiet: bool,
+}
+
+impl Connect {
+    /// The first option that means nothing without TLS.
+    pub(crate) fn tls_option(&self) -> Option<&'static str> {
+        let given = [
+            ("--ca", self.ca.is_some()),
+            ("--crl", self.crl.is_some()),
+            ("--pin", !self.pin.is_empty()),
+            ("--sni", self.sni.is_some()),
+            ("--alpn", !self.alpn.is_empty()),
+            ("--cert", self.cert.is_some()),
+            ("--insecure", self.insecure),
+            ("--tls-min", self.tls_min.is_some()),
+            ("--tls-eof", self.tls_eof.is_some()),
+            ("--keylog", self.keylog.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given);
+        given.next().map(|(option, _)| option)
+    }
+}
+
+/// What an end of TLS without close_notify is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum TlsEof {
+    Strict,
+    Lax,
+}
+
+/// What the end of the input does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OnEof {
+    Fin,
+    Keep,
+    Exit,
+    Wait(Duration),
+}
+
+fn on_eof(text: &str) -> Result<OnEof, String> {
+    match text {
+        "fin" => Ok(OnEof::Fin),
+        "keep" => Ok(OnEof::Keep),
+        "exit" => Ok(OnEof::Exit),
+        _ => match text.strip_prefix("wait=") {
+            Some(time) => duration(time).map(OnEof::Wait),
+            None => Err("write fin, keep, exit or wait=TIME".to_owned()),
+        },
+    }
+}
+
+fn starttls(text: &str) -> Result<Protocol, String> {
+    text.parse()
+        .map_err(|_| "write smtp, imap, pop3, postgres, xmpp or ldap".to_owned())
+}

@@ -1,0 +1,240 @@
+//! `sockeye serve`: its options.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+use sockeye::admission::{Handshakes, Rate};
+use sockeye::rules::TrustedProxies;
+
+use crate::cli::TEMPLATE;
+use crate::cli::admission::{handshakes, rate, trusted_proxies};
+use crate::cli::time::{Timeout, duration, positive, timeout};
+use crate::cli::tls_version::TlsVersion;
+
+const ADMISSION: &str = "Who is let in";
+const TLS: &str = "TLS";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  sockeye serve                              echo on 127.0.0.1:7000
+  sockeye serve daytime -l :7013             the date, to whoever connects, IPv4 and IPv6
+  sockeye serve -l 127.0.0.1:0 -l unix:/tmp/echo.sock
+  sockeye serve discard --max-connections 100 --idle-timeout 30s
+  sockeye serve -l :7443 --tls-cert chain.pem --tls-key key.pem --rate 10/s
+  sockeye serve --json | jq .                every event as one JSON object a line
+
+";
+
+const SERVE_NOTES: &str = "\
+Signals: INT and TERM stop accepting, let the open connections go on for --drain, then cut them; a second one cuts \
+them now. USR1 prints the counters. HUP reads the files of --allow, --deny and --tls-... anew; if one is bad nothing changes. \
+Certificates are also read anew when their files change. Open connections go on.
+
+Exit codes: 0 stopped as asked, 2 usage or an address that cannot be listened on, 6 a name that does not resolve, \
+130 cut short by a second signal.";
+
+/// Accept many clients and run a service for each.
+#[derive(Debug, Args)]
+#[command(help_template = TEMPLATE, before_help = SERVE_EXAMPLES, after_long_help = SERVE_NOTES)]
+pub(crate) struct Serve {
+    /// What to do with each connection.
+    #[arg(value_enum, default_value_t = Service::Echo)]
+    pub(crate) service: Service,
+
+    /// Where to listen: HOST:PORT, :PORT, [::1]:PORT, unix:PATH; may be repeated [default: 127.0.0.1:7000]
+    ///
+    /// :PORT is every interface, IPv6 and IPv4. Port 0 takes a free one, which is printed. With a certificate clients
+    /// speak TLS, but not where tcp:// stands before the address. tls:// asks for it in words.
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+
+    /// Threads that serve [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<NonZeroUsize>,
+
+    /// Open connections; more wait in the listen queue [default: what the descriptor limit allows]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<NonZeroUsize>,
+
+    /// Open connections from one source; more are refused [default: 1000, loopback without limit]
+    ///
+    /// A source is an IPv4 address or an IPv6 /64. A number given here holds for loopback, too; 0 is no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_per_source: Option<usize>,
+
+    /// Close a connection on which nothing moves for so long [default: off]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub(crate) idle_timeout: Option<Timeout>,
+
+    /// Close a client that says nothing for so long after it connected [default: off]
+    #[arg(long, value_name = "TIME", value_parser = timeout, hide_short_help = true)]
+    pub(crate) first_byte_timeout: Option<Timeout>,
+
+    /// Close a connection after so long, however busy [default: off]
+    #[arg(long, value_name = "TIME", value_parser = timeout, hide_short_help = true)]
+    pub(crate) max_lifetime: Option<Timeout>,
+
+    /// How long INT and TERM let the open connections go on
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) drain: Duration,
+
+    /// Clients that may wait to be accepted; the kernel's net.core.somaxconn caps it
+    #[arg(long, value_name = "N", default_value_t = 4096, hide_short_help = true)]
+    pub(crate) backlog: u32,
+
+    /// Send small writes at once (TCP_NODELAY)
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        action = ArgAction::Set,
+        hide_short_help = true
+    )]
+    pub(crate) nodelay: bool,
+
+    /// Let in only this network, or those in this file; may be repeated
+    ///
+    /// The most specific of all --allow and --deny decides; of the same network both, --deny. A file has one network a line
+    /// and comments after #, and is read anew on HUP. Clients of Unix sockets are always let in.
+    #[arg(long, value_name = "CIDR|FILE", help_heading = ADMISSION)]
+    pub(crate) allow: Vec<String>,
+
+    /// Refuse this network, or those in this file; may be repeated
+    #[arg(long, value_name = "CIDR|FILE", help_heading = ADMISSION)]
+    pub(crate) deny: Vec<String>,
+
+    /// New connections from one source, and so many at once [default: no limit]
+    ///
+    /// N/s, N/min or N/h. A source is an IPv4 address or an IPv6 /64. More are refused, until it is slower. burst is N
+    /// unless it is given.
+    #[arg(long, value_name = "N/s[,burst=M]", value_parser = rate, help_heading = ADMISSION)]
+    pub(crate) rate: Option<Rate>,
+
+    /// Connections before the end of their handshake: N or START:PERCENT:FULL [default: 2048:30:4096]
+    ///
+    /// With START in progress a new connection is refused with a chance of PERCENT, which grows to 100 at FULL, so that a
+    /// crowd of stalled clients keeps nobody out for sure. N is a limit alone. The default is less where fewer connections are
+    /// allowed: half of them and all of them.
+    #[arg(long, value_name = "N", value_parser = handshakes, hide_short_help = true, help_heading = ADMISSION)]
+    pub(crate) max_handshakes: Option<Handshakes>,
+
+    /// Require a PROXY header, v1 or v2, from these: from=CIDR[,CIDR...]
+    ///
+    /// Its client then counts for --allow, --deny, --rate and --max-per-source, and in events. From all others a header is
+    /// data as any other. from=unix is for clients of Unix sockets.
+    #[arg(long, value_name = "from=CIDR", value_parser = trusted_proxies, hide_short_help = true, help_heading = ADMISSION)]
+    pub(crate) proxy_protocol: Option<TrustedProxies>,
+
+    /// Refuse whoever is not one of the proxies of --proxy-protocol
+    #[arg(long, requires = "proxy_protocol", hide_short_help = true, help_heading = ADMISSION)]
+    pub(crate) proxy_protocol_only: bool,
+
+    /// Speak TLS with this certificate and its chain (PEM); may be repeated
+    ///
+    /// Of several the client gets one for the name that it asks for (SNI), else the first. The files are watched, and read
+    /// anew when they change.
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    pub(crate) tls_cert: Vec<PathBuf>,
+
+    /// Its key [default: in the file of the certificate]
+    ///
+    /// With several certificates each needs one, in the same order, or none.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = TLS)]
+    pub(crate) tls_key: Vec<PathBuf>,
+
+    /// Speak TLS with a certificate made now for these names
+    ///
+    /// It lives in memory, and its fingerprint is printed: clients take it as 'connect --pin sha256:...'.
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        conflicts_with = "tls_cert",
+        help_heading = TLS
+    )]
+    pub(crate) tls_self_signed: Vec<String>,
+
+    /// Clients must show a certificate of one of these authorities, PEM
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = TLS)]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Client certificates that were revoked, PEM; needs a list for each authority
+    #[arg(long, value_name = "FILE", requires = "tls_client_ca", hide_short_help = true, help_heading = TLS)]
+    pub(crate) tls_client_crl: Option<PathBuf>,
+
+    /// Application protocols, the preferred one first (ALPN) [default: not looked at]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide_short_help = true, help_heading = TLS)]
+    pub(crate) alpn: Vec<String>,
+
+    /// The lowest version of TLS [default: 1.2]
+    #[arg(long, value_name = "VERSION", value_enum, hide_short_help = true, hide_possible_values = true, help_heading = TLS)]
+    pub(crate) tls_min: Option<TlsVersion>,
+
+    /// Write the secrets of all sessions to this file: whoever has it can read the traffic
+    ///
+    /// In the format of SSLKEYLOGFILE, which Wireshark reads. The variable itself is not looked at.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = TLS)]
+    pub(crate) keylog: Option<PathBuf>,
+
+    /// How long the PROXY header may take, and then the TLS handshake
+    #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s", hide_short_help = true, help_heading = TLS)]
+    pub(crate) handshake_timeout: Duration,
+
+    /// Events on stdout, one JSON object a line (docs/events.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// A line for each connection that comes and goes
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+
+    /// Nothing on stderr but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// The services of the early Internet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Service {
+    /// Send back what comes (RFC 862)
+    Echo,
+    /// Drop what comes (RFC 863)
+    Discard,
+    /// Send characters without end (RFC 864)
+    Chargen,
+    /// Send the date as text (RFC 867)
+    Daytime,
+    /// Send the time as 4 bytes (RFC 868)
+    Time,
+}
+
+impl Service {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Discard => "discard",
+            Self::Chargen => "chargen",
+            Self::Daytime => "daytime",
+            Self::Time => "time",
+        }
+    }
+}
+
+impl Serve {
+    /// The first option that means nothing without TLS.
+    pub(crate) fn tls_option(&self) -> Option<&'static str> {
+        let given = [
+            ("--tls-client-ca", self.tls_client_ca.is_some()),
+            ("--alpn", !self.alpn.is_empty()),
+            ("--tls-min", self.tls_min.is_some()),
+            ("--keylog", self.keylog.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given);
+        given.next().map(|(option, _)| option)
+    }
+}

@@ -1,0 +1,237 @@
+//! What comes between a connected socket and the talk: the PROXY header, the plain words before TLS, TLS.
+
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use sockeye::proxy_protocol::Header;
+use sockeye::starttls::{self, NegotiateError, Protocol};
+use sockeye::tls::{
+    Certificates, Connector, ConnectorOptions, HandshakeError, RejectedCertificate,
+    RevocationLists, Session, Trust, Version,
+};
+use sockeye::{Addr, Stream};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::address::Destination;
+use crate::certificate::Certificate;
+use crate::cli::connect::Connect;
+use crate::exit::{Code, Failure, Warning};
+use crate::output::talk;
+use crate::tls_files::{identity, key_log, read};
+
+/// What is to be done with a connection before it is talked on.
+pub(crate) struct Securing {
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    connector: Connector,
+    starttls: Option<Protocol>,
+    insecure: bool,
+    /// The name that the certificate must have.
+    name: String,
+}
+
+/// What was done.
+#[derive(Default)]
+pub(crate) struct Secured {
+    pub(crate) proxy_header: Option<Header>,
+    pub(crate) starttls: Option<(Protocol, Duration)>,
+    pub(crate) tls: Option<(Session, Duration)>,
+    /// What a server showed that was not trusted.
+    pub(crate) rejected: Vec<Certificate>,
+}
+
+impl Securing {
+    /// Reads what the options name, so that a missing file is known before anybody is connected to.
+    pub(crate) fn new(arguments: &Connect, destination: &Destination) -> Result<Self, Failure> {
+        let wanted = destination.tls || arguments.tls || arguments.starttls.is_some();
+        if !wanted {
+            return match arguments.tls_option() {
+                None => Ok(Self { tls: None }),
+                Some(option) => Err(Failure::usage(anyhow!("{option} is for TLS"))
+                    .with_hint("write tls://HOST:PORT, or --tls")),
+            };
+        }
+        let name = destination.host.clone().or_else(|| arguments.sni.clone());
+        let name = name.ok_or_else(|| {
+            Failure::usage(anyhow!(
+                "a Unix socket has no name that a certificate could be for"
+            ))
+            .with_hint("--sni NAME says which")
+        })?;
+        Ok(Self {
+            tls: Some(Tls {
+                connector: connector(arguments)?,
+                starttls: arguments.starttls,
+                insecure: arguments.insecure,
+                name,
+            }),
+        })
+    }
+
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// By what a certificate is judged.
+    pub(crate) fn trusted_by(&self, arguments: &Connect) -> &'static str {
+        match (&arguments.ca, arguments.pin.as_slice()) {
+            _ if arguments.insecure => "nothing",
+            (Some(_), []) => "ca",
+            (Some(_), _) => "ca and pin",
+            (None, []) => "platform",
+            (None, _) => "pin",
+        }
+    }
+
+    /// Does it. What was done before it failed is in `secured` all the same.
+    pub(crate) async fn secure(
+        &self,
+        arguments: &Connect,
+        mut stream: Stream,
+        secured: &mut Secured,
+    ) -> Result<Stream, Failure> {
+        let peer = stream.peer_addr().ok();
+        let peer = peer.map_or_else(|| "the server".to_owned(), |peer| peer.to_string());
+        if let Some(send_proxy) = &arguments.send_proxy {
+            let end = |address: std::io::Result<Addr>| match address {
+                Ok(Addr::Tcp(address)) => Some(address),
+                _ => None,
+            };
+            let header = send_proxy.header(end(stream.local_addr()), end(stream.peer_addr()));
+            let bytes = header.encode().map_err(Failure::usage)?;
+            stream.write_all(&bytes).await.map_err(|error| {
+                let what = format!("cannot send the PROXY header to {peer}");
+                Failure::new(Code::Receive, anyhow!(error).context(what))
+            })?;
+            secured.proxy_header = Some(header);
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(stream);
+        };
+        let limit = arguments.handshake_timeout;
+        match timeout(limit, tls.shake_hands(&peer, stream, secured)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = humantime::format_duration(limit);
+                let error = anyhow!("no TLS with {peer} within {limit}");
+                Err(Failure::new(Code::Timeout, error)
+                    .with_hint("it accepts and says nothing; --handshake-timeout waits longer"))
+            }
+        }
+    }
+}
+
+impl Tls {
+    async fn shake_hands(
+        &self,
+        peer: &str,
+        mut stream: Stream,
+        secured: &mut Secured,
+    ) -> Result<Stream, Failure> {
+        if let Some(protocol) = self.starttls {
+            let started = Instant::now();
+            starttls::negotiate(&mut stream, protocol, &self.name)
+                .await
+                .map_err(|error| no_starttls(error, peer))?;
+            secured.starttls = Some((protocol, started.elapsed()));
+        }
+        let started = Instant::now();
+        match self.connector.connect(stream, &self.name).await {
+            Ok(stream) => {
+                let took = started.elapsed();
+                secured.tls = stream.tls().map(|session| (session, took));
+                if let (true, Some((session, _))) = (self.insecure, &secured.tls) {
+                    warn_of_insecure(session);
+                }
+                Ok(stream)
+            }
+            Err(error) => {
+                if let HandshakeError::Certificate(rejected) = &error {
+                    secured.rejected = rejected.chain().map(Certificate::of).collect();
+                }
+                Err(failure(error, peer))
+            }
+        }
+    }
+}
+
+/// The warning that --insecure costs on every run.
+fn warn_of_insecure(session: &Session) {
+    let shown = match session.peer_certificates.first() {
+        Some(der) => format!("it showed one {}", Certificate::of(der).line()),
+        None => "it showed none".to_owned(),
+    };
+    talk(&Warning(&format!(
+        "--insecure: the server's certificate is not verified; {shown}"
+    )));
+}
+
+fn no_starttls(error: NegotiateError, peer: &str) -> Failure {
+    let code = match &error {
+        NegotiateError::Io(_) => Code::Receive,
+        _ => Code::Handshake,
+    };
+    Failure::new(code, anyhow!(error).context(format!("no TLS with {peer}")))
+}
+
+/// Why there is no TLS: 60 where the certificate is at fault, 35 else.
+pub(crate) fn failure(error: HandshakeError, peer: &str) -> Failure {
+    let hint = match &error {
+        HandshakeError::Certificate(rejected) => certificate_hint(rejected),
+        HandshakeError::Refused(why) if why.contains("wants a certificate") => {
+            Some("--cert FILE --key FILE show one".to_owned())
+        }
+        HandshakeError::NotTls(_) => {
+            Some("without TLS write the address alone; some servers want --starttls".to_owned())
+        }
+        _ => None,
+    };
+    let code = match &error {
+        HandshakeError::Certificate(_) => Code::Certificate,
+        HandshakeError::Io(_) => Code::Receive,
+        _ => Code::Handshake,
+    };
+    let failure = Failure::new(code, anyhow!(error).context(format!("no TLS with {peer}")));
+    match hint {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+fn certificate_hint(rejected: &RejectedCertificate) -> Option<String> {
+    let fingerprint = rejected.fingerprint()?;
+    Some(if rejected.is_unknown_issuer() {
+        format!("--ca FILE trusts its authority, --pin {fingerprint} this very certificate")
+    } else {
+        format!("--pin {fingerprint} trusts this very certificate all the same")
+    })
+}
+
+fn connector(arguments: &Connect) -> Result<Connector, Failure> {
+    let mut options = ConnectorOptions::default();
+    options.trust = match &arguments.ca {
+        _ if arguments.insecure => Trust::Anyone,
+        Some(path) => Trust::Authorities(read(path, Certificates::from_pem)?),
+        None if !arguments.pin.is_empty() => Trust::PinsOnly,
+        None => Trust::Platform,
+    };
+    options.pins.clone_from(&arguments.pin);
+    if let Some(path) = &arguments.crl {
+        options.revocations = read(path, RevocationLists::from_pem)?;
+    }
+    if let Some(path) = &arguments.cert {
+        options.identity = Some(identity(path, arguments.key.as_deref())?);
+    }
+    options.sni.clone_from(&arguments.sni);
+    options.alpn = arguments
+        .alpn
+        .iter()
+        .map(|name| name.clone().into())
+        .collect();
+    options.min_version = arguments.tls_min.map_or(options.min_version, Version::from);
+    options.key_log = arguments.keylog.as_deref().map(key_log).transpose()?;
+    Connector::new(options).map_err(Failure::usage)
+}

@@ -1,0 +1,183 @@
+//! What is read from files, and can be read anew: certificates with all that goes with them, and the rules.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context, anyhow};
+use sockeye::rules::{Network, Rules, parse_list};
+use sockeye::tls::{AcceptorOptions, Certificates, Identity, RevocationLists, Version};
+
+use crate::certificate::Certificate;
+use crate::cli::serve::Serve;
+use crate::exit::Failure;
+use crate::tls_files::{identity, key_log, read};
+
+/// Where the certificates come from; what does not come from files is made once.
+pub(super) struct TlsSource {
+    /// Certificates, each with the file of its key.
+    pairs: Vec<(PathBuf, Option<PathBuf>)>,
+    self_signed: Option<Identity>,
+    client_ca: Option<PathBuf>,
+    client_crl: Option<PathBuf>,
+    /// The rest, the file of secrets among it, which is opened once.
+    fixed: AcceptorOptions,
+}
+
+impl TlsSource {
+    /// `None` if there is to be no TLS.
+    pub(super) fn new(arguments: &Serve) -> Result<Option<Self>, Failure> {
+        let (certificates, keys) = (&arguments.tls_cert, &arguments.tls_key);
+        if certificates.is_empty() && arguments.tls_self_signed.is_empty() {
+            return match arguments.tls_option() {
+                None => Ok(None),
+                Some(option) => Err(Failure::usage(anyhow!("{option} is for TLS"))
+                    .with_hint("--tls-cert FILE or --tls-self-signed NAME switch it on")),
+            };
+        }
+        if !keys.is_empty() && keys.len() != certificates.len() {
+            let error = anyhow!(
+                "{} certificates and {} keys",
+                certificates.len(),
+                keys.len()
+            );
+            return Err(Failure::usage(error).with_hint(
+                "give each --tls-cert its --tls-key, in the same order, or none of them",
+            ));
+        }
+        let key_of = |index: usize| keys.get(index).cloned();
+        let names = &arguments.tls_self_signed;
+        let self_signed = (!names.is_empty()).then(|| Identity::self_signed(names));
+        let mut fixed = AcceptorOptions::default();
+        fixed.alpn = arguments
+            .alpn
+            .iter()
+            .map(|name| name.clone().into())
+            .collect();
+        fixed.min_version = arguments.tls_min.map_or(fixed.min_version, Version::from);
+        fixed.key_log = arguments.keylog.as_deref().map(key_log).transpose()?;
+        Ok(Some(Self {
+            pairs: (certificates.iter().enumerate())
+                .map(|(index, path)| (path.clone(), key_of(index)))
+                .collect(),
+            self_signed: self_signed.transpose().map_err(Failure::usage)?,
+            client_ca: arguments.tls_client_ca.clone(),
+            client_crl: arguments.tls_client_crl.clone(),
+            fixed,
+        }))
+    }
+
+    /// Reads the files as they are now.
+    pub(super) fn load(&self) -> Result<AcceptorOptions, Failure> {
+        let mut options = self.fixed.clone();
+        options.identities.extend(self.self_signed.clone());
+        for (certificate, key) in &self.pairs {
+            options
+                .identities
+                .push(identity(certificate, key.as_deref())?);
+        }
+        if let Some(path) = &self.client_ca {
+            options.client_authorities = Some(read(path, Certificates::from_pem)?);
+        }
+        if let Some(path) = &self.client_crl {
+            options.client_revocations = read(path, RevocationLists::from_pem)?;
+        }
+        Ok(options)
+    }
+
+    /// All files that it reads.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let pairs = self.pairs.iter();
+        let pairs = pairs.flat_map(|(certificate, key)| [Some(certificate), key.as_ref()]);
+        pairs
+            .chain([self.client_ca.as_ref(), self.client_crl.as_ref()])
+            .flatten()
+    }
+
+    /// What is in the files, to see whether it has changed; an unreadable file is not like any other.
+    pub(super) fn contents(&self) -> Vec<Option<Vec<u8>>> {
+        self.files().map(|path| fs::read(path).ok()).collect()
+    }
+}
+
+/// What is shown to clients, and what is wrong with it already.
+pub(super) fn shown(options: &AcceptorOptions) -> Vec<(Certificate, Option<String>)> {
+    let chains = options.identities.iter().map(Identity::chain);
+    chains
+        .filter_map(|mut chain| chain.next().map(Certificate::of))
+        .map(|certificate| {
+            let wrong = certificate.out_of_date(SystemTime::now());
+            (certificate, wrong)
+        })
+        .collect()
+}
+
+/// `--allow` and `--deny`, as they were written.
+pub(super) struct RulesSource {
+    allow: Vec<Source>,
+    deny: Vec<Source>,
+}
+
+enum Source {
+    Network(Network),
+    File(PathBuf),
+}
+
+impl RulesSource {
+    pub(super) fn new(arguments: &Serve) -> Self {
+        let source = |text: &String| match text.parse() {
+            Ok(network) => Source::Network(network),
+            Err(_) => Source::File(text.into()),
+        };
+        Self {
+            allow: arguments.allow.iter().map(source).collect(),
+            deny: arguments.deny.iter().map(source).collect(),
+        }
+    }
+
+    pub(super) fn has_files(&self) -> bool {
+        let sources = self.allow.iter().chain(&self.deny);
+        sources
+            .into_iter()
+            .any(|source| matches!(source, Source::File(_)))
+    }
+
+    /// Reads the files as they are now.
+    pub(super) fn load(&self) -> Result<Rules, Failure> {
+        let mut rules = Rules::default();
+        for source in &self.allow {
+            // Also if the list is empty: then nobody is let in.
+            rules.allow_listed_only();
+            source.networks()?.into_iter().for_each(|n| rules.allow(n));
+        }
+        for source in &self.deny {
+            source.networks()?.into_iter().for_each(|n| rules.deny(n));
+        }
+        Ok(rules)
+    }
+}
+
+impl Source {
+    fn networks(&self) -> Result<Vec<Network>, Failure> {
+        let path = match self {
+            Self::Network(network) => return Ok(vec![*network]),
+            Self::File(path) => path,
+        };
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| {
+            let written = path.to_string_lossy();
+            let error = match written.parse::<Network>() {
+                // `10.1.2.3/8` is no file that somebody forgot.
+                Err(network) if written.contains('/') && !path.is_absolute() => anyhow!(error)
+                    .context(format!(
+                        "'{shown}' is neither a network ({network}) nor a file that can be read"
+                    )),
+                _ => anyhow!(error).context(format!("cannot read '{shown}'")),
+            };
+            Failure::usage(error)
+                .with_hint("write a network such as 192.0.2.0/24, or a file with one a line")
+        })?;
+        let networks = parse_list(&text).with_context(|| format!("in '{shown}'"));
+        networks.map_err(Failure::usage)
+    }
+}
