@@ -5,11 +5,19 @@ use std::path::{Path, PathBuf};
 
 #[path = "../../../fuzz/checks/proxy_protocol.rs"]
 pub(crate) mod proxy_protocol;
+#[path = "../../../fuzz/checks/rules.rs"]
+pub(crate) mod rules;
+#[path = "../../../fuzz/checks/tls_peek.rs"]
+pub(crate) mod tls_peek;
 
 type Check = fn(&[u8]);
 
 /// A corpus, by the name of its directory and of its target, and its check.
-const CORPORA: &[(&str, Check)] = &[("proxy_protocol", proxy_protocol::check)];
+const CORPORA: &[(&str, Check)] = &[
+    ("proxy_protocol", proxy_protocol::check),
+    ("rules", rules::check),
+    ("tls_peek", tls_peek::check),
+];
 
 #[test]
 fn every_file_of_every_corpus_passes_its_check() {
