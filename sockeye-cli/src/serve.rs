@@ -4,6 +4,7 @@ mod events;
 mod holder;
 mod refusals;
 mod reload;
+mod reporter;
 mod signals;
 mod sources;
 
@@ -26,7 +27,7 @@ use crate::cli::time::Timeout;
 use crate::exit::{Code, Failure};
 use crate::serve::events::Event;
 use crate::serve::reload::Reload;
-use crate::serve::sources::{RulesSource, TlsSource};
+use crate::serve::sources::{RulesSource, Tls};
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
 
@@ -34,40 +35,18 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     // First of all: there are no other threads yet. Without it fewer connections fit, and no more than that.
     let _ = sockeye::raise_descriptor_limit();
     let rules = RulesSource::new(&arguments);
-    let tls = match TlsSource::new(&arguments)? {
-        None => None,
-        Some(source) => {
-            let options = source.load()?;
-            let shown = sources::shown(&options);
-            let acceptor = Acceptor::new(options).map_err(Failure::usage)?;
-            Some((source, acceptor, shown))
-        }
-    };
-    let acceptor = tls.as_ref().map(|(_, acceptor, _)| acceptor);
-    let (server, over_tls) = bind(&arguments, acceptor)?;
-    let mut server = server
-        .limits(limits(&arguments))
-        .timeouts(timeouts(&arguments))
-        .rules(rules.load()?);
-    if let Some(mut trusted) = arguments.proxy_protocol.clone() {
-        trusted.only = arguments.proxy_protocol_only;
-        server = server.trusted_proxies(trusted);
-    }
-    let handle = server.handle();
-    let drain = arguments.drain;
-    let shown = tls
-        .as_ref()
-        .map_or_else(Vec::new, |(.., shown)| shown.clone());
-    let (reporter, writers) = events::start(&arguments, over_tls, shown, {
+    let tls = Tls::load(&arguments)?;
+    let (server, over_tls) = configure(&arguments, &rules, tls.as_ref())?;
+    let (handle, drain) = (server.handle(), arguments.drain);
+    let shown = tls.as_ref().map_or_else(Vec::new, |tls| tls.shown.clone());
+    let (reporter, writers) = reporter::start(&arguments, over_tls, shown, {
         let handle = handle.clone();
         // As after a signal: nobody looks on any more, but the clients are still there.
         move || handle.drain(drain)
     })
     .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let reporter = Arc::new(reporter);
-    let tls = tls.map(|(source, acceptor, _)| (source, acceptor));
-    let reload = Reload::new(rules, tls, handle.clone(), &reporter);
-    let reload = Arc::new(reload);
+    let reload = Arc::new(Reload::new(rules, tls, handle.clone(), &reporter));
     reload::watch(Arc::clone(&reload))
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let signals = signals::listen(handle, drain, Arc::clone(&reporter), reload)
@@ -105,6 +84,25 @@ fn serve(server: Server, workers: NonZeroUsize, service: Service) -> Result<Summ
         Service::Daytime => server.run(workers, services::daytime()),
         Service::Time => server.run(workers, services::time()),
     }
+}
+
+/// The server with all that is asked for, and which of its listeners speak TLS.
+fn configure(
+    arguments: &Serve,
+    rules: &RulesSource,
+    tls: Option<&Tls>,
+) -> Result<(Server, Vec<bool>), Failure> {
+    let rules = rules.load()?;
+    let (server, over_tls) = bind(arguments, tls.map(|tls| &tls.acceptor))?;
+    let mut server = server
+        .limits(limits(arguments))
+        .timeouts(timeouts(arguments))
+        .rules(rules);
+    if let Some(mut trusted) = arguments.proxy_protocol.clone() {
+        trusted.only = arguments.proxy_protocol_only;
+        server = server.trusted_proxies(trusted);
+    }
+    Ok((server, over_tls))
 }
 
 /// Binds all addresses, and says which of them speak TLS.

@@ -20,7 +20,9 @@ pub(crate) struct Tls {
     #[serde(skip_serializing_if = "Option::is_none")]
     server_name: Option<String>,
     resumed: bool,
-    tickets: u32,
+    /// Absent on the server's side, which sends them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tickets: Option<u32>,
     /// The peer's, its own first.
     pub(crate) certificates: Vec<Certificate>,
 }
@@ -67,8 +69,10 @@ impl Tls {
     pub(crate) fn resumption(&self) -> String {
         match (self.resumed, self.tickets) {
             (true, _) => "resumed from a session before".to_owned(),
-            (false, 0) => "a full handshake; no ticket to resume it with has come".to_owned(),
-            (false, tickets) => {
+            (false, None | Some(0)) => {
+                "a full handshake; no ticket to resume it with has come".to_owned()
+            }
+            (false, Some(tickets)) => {
                 format!("a full handshake; {tickets} tickets to resume it with have come")
             }
         }

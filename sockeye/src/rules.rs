@@ -27,7 +27,7 @@ use ipnet::IpNet;
 /// assert!(!rules.lets_in("192.0.2.1".parse()?), "somebody else is allowed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Rules {
     verdicts: HashMap<Network, Verdict>,
     /// The prefix lengths in use, longest first: a lookup costs one step for each.

@@ -38,7 +38,8 @@ impl Handle {
         *current = Arc::new(rules);
     }
 
-    pub(crate) fn rules(&self) -> Arc<Rules> {
+    /// The rules that hold now.
+    pub fn rules(&self) -> Arc<Rules> {
         let current = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&current)
     }

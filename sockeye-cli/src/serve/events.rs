@@ -1,25 +1,17 @@
-//! What happens while a server serves, as JSON on stdout and as lines on stderr. docs/events.md is the contract.
+//! What happens while a server serves, as JSON and as lines for people. docs/events.md is the contract.
 
 use std::collections::BTreeMap;
-use std::io::{self, stderr, stdout};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sockeye::Addr;
 use sockeye::admission::RefuseReason;
-use sockeye::proxy_protocol::Header;
 use sockeye::shutdown::Summary;
-use sockeye::stats::{
-    AcceptFailed, Accepted, Closed, Listening, Observer, Opened, Refused, Snapshot,
-};
+use sockeye::stats::Snapshot;
 use sockeye::tcp_info::TcpInfo;
 
 use crate::certificate::Certificate;
-use crate::cli::serve::Serve;
-use crate::exit::{Failure, escaped};
-use crate::output::{Lines, Writer, talk};
-use crate::serve::refusals::Refusals;
+use crate::exit::Failure;
 use crate::session::{ProxyHeader, Tls};
 
 /// One event. The names of the fields are those of docs/events.md.
@@ -51,31 +43,8 @@ pub(crate) enum Event {
         count: u64,
         reasons: BTreeMap<&'static str, u64>,
     },
-    Handshake {
-        id: u64,
-        peer: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client: Option<String>,
-        duration_ms: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        proxy_header: Option<Box<ProxyHeader>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tls: Option<Box<Tls>>,
-    },
-    Close {
-        id: u64,
-        peer: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client: Option<String>,
-        reason: &'static str,
-        bytes_in: u64,
-        bytes_out: u64,
-        duration_ms: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tcp_info: Option<Box<TcpInfo>>,
-    },
+    Handshake(Box<Handshake>),
+    Close(Box<Close>),
     AcceptError {
         listener: String,
         error: String,
@@ -90,12 +59,7 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         warning: Option<String>,
     },
-    Reload {
-        changed: bool,
-        cause: Cause,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
+    Reload(Reload),
     Drain {
         open: u64,
         deadline_ms: u64,
@@ -108,6 +72,46 @@ pub(crate) enum Event {
     Dropped {
         events: u64,
     },
+}
+
+/// What a connection went through before its service.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Handshake {
+    pub(super) id: u64,
+    pub(super) peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client: Option<String>,
+    pub(super) duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy_header: Option<ProxyHeader>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<Tls>,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Close {
+    pub(super) id: u64,
+    pub(super) peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client: Option<String>,
+    pub(super) reason: &'static str,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tcp_info: Option<TcpInfo>,
+}
+
+/// What came of reading anew.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Reload {
+    changed: bool,
+    cause: Cause,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// Why something is read anew.
@@ -152,7 +156,7 @@ impl From<Snapshot> for Counters {
 }
 
 impl Event {
-    fn accept(id: u64, peer: &Addr, listener: &Addr) -> Self {
+    pub(super) fn accept(id: u64, peer: &Addr, listener: &Addr) -> Self {
         Self::Accept {
             id,
             peer: peer.to_string(),
@@ -160,20 +164,17 @@ impl Event {
         }
     }
 
-    pub(crate) fn nothing_to_reload() -> Self {
-        Self::Reload {
-            changed: false,
-            cause: Cause::Hup,
-            error: None,
-        }
-    }
-
-    pub(crate) fn reload(cause: Cause, reloaded: Result<(), Failure>) -> Self {
-        Self::Reload {
-            changed: reloaded.is_ok(),
+    /// Whether anything is different, or why nothing is.
+    pub(crate) fn reload(cause: Cause, reloaded: Result<bool, Failure>) -> Self {
+        let (changed, error) = match reloaded {
+            Ok(changed) => (changed, None),
+            Err(failure) => (false, Some(format!("{:#}", failure.error))),
+        };
+        Self::Reload(Reload {
+            changed,
             cause,
-            error: reloaded.err().map(|failure| format!("{:#}", failure.error)),
-        }
+            error,
+        })
     }
 
     pub(crate) fn snapshot(snapshot: Snapshot) -> Self {
@@ -195,7 +196,7 @@ impl Event {
     }
 
     /// The line for people.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Listening {
                 service,
@@ -216,23 +217,8 @@ impl Event {
             Self::Refused { count, reasons } => {
                 format!("refused {count} more: {}", listed(reasons))
             }
-            Self::Handshake {
-                id,
-                peer,
-                client,
-                duration_ms,
-                proxy_header,
-                tls,
-            } => {
-                let header = proxy_header.as_ref().map(|header| header.line());
-                let tls = tls.as_ref().map(|tls| tls.line());
-                let said: Vec<String> = header.into_iter().chain(tls).collect();
-                let whom = whom(peer, client);
-                format!(
-                    "handshake {id} with {whom} after {duration_ms} ms: {}",
-                    said.join("; ")
-                )
-            }
+            Self::Handshake(handshake) => handshake.text(),
+            Self::Close(close) => close.text(),
             Self::Certificate {
                 certificate,
                 warning,
@@ -243,25 +229,6 @@ impl Event {
                     format!("warning: certificate {line}: {warning}")
                 }
             },
-            Self::Close {
-                id,
-                peer,
-                client,
-                reason,
-                bytes_in,
-                bytes_out,
-                duration_ms,
-                error,
-                ..
-            } => {
-                let error = error
-                    .as_ref()
-                    .map_or_else(String::new, |e| format!(" ({e})"));
-                format!(
-                    "close {id} from {}: {reason}{error} after {duration_ms} ms, {bytes_in} bytes in, {bytes_out} out",
-                    whom(peer, client)
-                )
-            }
             Self::AcceptError {
                 listener,
                 error,
@@ -271,20 +238,7 @@ impl Event {
                 "cannot accept on {listener}: {error} ({failures} times); pausing for {pause_ms} ms"
             ),
             Self::Snapshot(counters) => counters.text(),
-            Self::Reload {
-                error: Some(error), ..
-            } => format!("warning: nothing is changed: {error}"),
-            Self::Reload {
-                changed: true,
-                cause: Cause::Files,
-                ..
-            } => "reloaded the certificates: their files have changed".to_owned(),
-            Self::Reload {
-                changed: true,
-                cause: Cause::Hup,
-                ..
-            } => "HUP: reloaded".to_owned(),
-            Self::Reload { .. } => "HUP: there is nothing to reload".to_owned(),
+            Self::Reload(reload) => reload.text(),
             Self::Drain { open, deadline_ms } => format!(
                 "draining {open} open connections for at most {} s; a second signal cuts them now",
                 *deadline_ms as f64 / 1e3
@@ -297,27 +251,27 @@ impl Event {
     }
 
     /// Whether it is told without `-v`.
-    fn is_news(&self) -> bool {
+    pub(super) fn is_news(&self) -> bool {
         !matches!(
             self,
             Self::Accept { .. }
                 | Self::Refuse { .. }
                 | Self::Refused { .. }
-                | Self::Handshake { .. }
-                | Self::Close { .. }
+                | Self::Handshake(_)
+                | Self::Close(_)
         )
     }
 
-    fn is_error(&self) -> bool {
+    pub(super) fn is_error(&self) -> bool {
         match self {
             Self::AcceptError { .. } => true,
-            Self::Reload { error, .. } => error.is_some(),
+            Self::Reload(reload) => reload.error.is_some(),
             Self::Certificate { warning, .. } => warning.is_some(),
             _ => false,
         }
     }
 
-    fn json(&self, time: SystemTime) -> String {
+    pub(super) fn json(&self, time: SystemTime) -> String {
         #[derive(Serialize)]
         struct Line<'a> {
             #[serde(flatten)]
@@ -327,6 +281,50 @@ impl Event {
         let time = humantime::format_rfc3339_millis(time).to_string();
         serde_json::to_string(&Line { event: self, time })
             .unwrap_or_else(|error| unreachable!("only numbers and text: {error}"))
+    }
+}
+
+impl Handshake {
+    fn text(&self) -> String {
+        let header = self.proxy_header.as_ref().map(|header| header.line());
+        let tls = self.tls.as_ref().map(|tls| tls.line());
+        let said: Vec<String> = header.into_iter().chain(tls).collect();
+        format!(
+            "handshake {} with {} after {} ms: {}",
+            self.id,
+            whom(&self.peer, &self.client),
+            self.duration_ms,
+            said.join("; ")
+        )
+    }
+}
+
+impl Close {
+    fn text(&self) -> String {
+        let error = self.error.as_ref();
+        let error = error.map_or_else(String::new, |error| format!(" ({error})"));
+        format!(
+            "close {} from {}: {}{error} after {} ms, {} bytes in, {} out",
+            self.id,
+            whom(&self.peer, &self.client),
+            self.reason,
+            self.duration_ms,
+            self.bytes_in,
+            self.bytes_out
+        )
+    }
+}
+
+impl Reload {
+    fn text(&self) -> String {
+        match (self.changed, self.cause, &self.error) {
+            (_, _, Some(error)) => format!("warning: nothing is changed: {error}"),
+            (false, ..) => "reloaded nothing: nothing has changed".to_owned(),
+            (true, Cause::Hup, None) => "reloaded".to_owned(),
+            (true, Cause::Files, None) => {
+                "reloaded the certificates: their files have changed".to_owned()
+            }
+        }
     }
 }
 
@@ -366,247 +364,6 @@ impl Counters {
     }
 }
 
-/// Puts events in the queues of those who want them.
-pub(crate) struct Reporter {
-    service: &'static str,
-    /// Which listeners speak TLS, and what they show.
-    tls: Vec<bool>,
-    shown: Vec<(Certificate, Option<String>)>,
-    refusals: Mutex<Refusals>,
-    json: Option<Lines<(SystemTime, Event)>>,
-    text: Lines<Event>,
-    wants: Wants,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Wants {
-    Errors,
-    News,
-    Everything,
-}
-
-/// The threads behind a [`Reporter`].
-pub(crate) struct Writers {
-    text: Writer,
-    json: Option<Writer>,
-}
-
-impl Writers {
-    /// Waits, within bounds, until all is written, and says whether stderr can still be written to. The [`Reporter`]
-    /// must have been dropped.
-    #[must_use]
-    pub(crate) fn finish(self) -> bool {
-        let text = self.text.finish();
-        let json = self.json.is_none_or(Writer::finish);
-        if text && !json {
-            talk("the last events were not written: their reader does not read");
-        }
-        text
-    }
-}
-
-/// Starts the writers; `unread` is called when stdout has no reader any more.
-pub(crate) fn start(
-    arguments: &Serve,
-    tls: Vec<bool>,
-    shown: Vec<(Certificate, Option<String>)>,
-    unread: impl FnOnce() + Send + 'static,
-) -> io::Result<(Reporter, Writers)> {
-    let dropped = |events| Event::Dropped { events };
-    let (text, text_writer) = Lines::start(
-        stderr(),
-        Event::text,
-        move |events| dropped(events).text(),
-        || (),
-    )?;
-    let (json, json_writer) = if arguments.json {
-        let (lines, writer) = Lines::start(
-            stdout(),
-            |(time, event): &(SystemTime, Event)| event.json(*time),
-            move |events| dropped(events).json(SystemTime::now()),
-            unread,
-        )?;
-        (Some(lines), Some(writer))
-    } else {
-        (None, None)
-    };
-    let wants = match (arguments.quiet, arguments.verbose) {
-        (true, _) => Wants::Errors,
-        (false, false) => Wants::News,
-        (false, true) => Wants::Everything,
-    };
-    let reporter = Reporter {
-        service: arguments.service.name(),
-        tls,
-        shown,
-        refusals: Mutex::default(),
-        json,
-        text,
-        wants,
-    };
-    let writers = Writers {
-        text: text_writer,
-        json: json_writer,
-    };
-    Ok((reporter, writers))
-}
-
-impl Reporter {
-    pub(crate) fn report(&self, event: Event) {
-        let told = match self.wants {
-            Wants::Everything => true,
-            Wants::News => event.is_news(),
-            Wants::Errors => event.is_error(),
-        };
-        if told {
-            self.text.send(event.clone());
-        }
-        if let Some(json) = &self.json {
-            json.send((SystemTime::now(), event));
-        }
-    }
-
-    /// Whether anybody is told of single connections: making the text costs on every one.
-    fn wants_connections(&self) -> bool {
-        self.json.is_some() || self.wants == Wants::Everything
-    }
-}
-
-impl Reporter {
-    /// What clients are shown from now on.
-    pub(crate) fn certificates(&self, shown: Vec<(Certificate, Option<String>)>) {
-        for (certificate, warning) in shown {
-            self.report(Event::Certificate {
-                certificate: Box::new(certificate),
-                warning,
-            });
-        }
-    }
-
-    /// Tells of the refusals that were only counted, if it is time to.
-    fn tell_refused(&self, now: Option<Instant>) {
-        let refused = self.refusals().take(now);
-        if let Some(reasons) = refused {
-            let count = reasons.values().sum();
-            self.report(Event::Refused { count, reasons });
-        }
-    }
-
-    /// Those that were only counted until now.
-    pub(crate) fn last_refused(&self) {
-        self.tell_refused(None);
-    }
-
-    fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observer for Reporter {
-    fn listen(&self, event: &Listening<'_>) {
-        for (index, address) in event.addresses.iter().enumerate() {
-            self.report(Event::Listening {
-                service: self.service,
-                address: address.to_string(),
-                tls: self.tls.get(index).copied().unwrap_or(false),
-                workers: event.workers,
-                max_connections: event.max_connections,
-                pid: std::process::id(),
-            });
-        }
-        self.certificates(self.shown.clone());
-    }
-
-    fn accept(&self, event: &Accepted<'_>) {
-        // Those that are refused at once are told by `refuse`, or only counted.
-        if event.refused.is_none() && self.wants_connections() {
-            self.tell_refused(Some(Instant::now()));
-            self.report(Event::accept(event.id, event.peer, event.listener));
-        }
-    }
-
-    fn refuse(&self, event: &Refused<'_>) {
-        if !self.wants_connections() {
-            return;
-        }
-        let at_once = event.client.is_none();
-        let now = Instant::now();
-        self.tell_refused(Some(now));
-        if at_once && !self.refusals().may_tell(event.reason, now) {
-            return;
-        }
-        if at_once {
-            self.report(Event::accept(event.id, event.peer, event.listener));
-        }
-        self.report(Event::Refuse {
-            id: event.id,
-            peer: event.peer.to_string(),
-            client: event.client.map(ToString::to_string),
-            reason: event.reason.as_str(),
-        });
-    }
-
-    fn open(&self, event: &Opened<'_>) {
-        let session = event.stream.tls();
-        let header = event.proxy_header;
-        if !self.wants_connections() || (session.is_none() && header.is_none()) {
-            return;
-        }
-        let client = header.and_then(Header::client);
-        self.report(Event::Handshake {
-            id: event.id,
-            peer: event.peer.to_string(),
-            client: client.map(|client| client.to_string()),
-            duration_ms: event.after.as_micros() as f64 / 1e3,
-            proxy_header: header.map(|header| Box::new(header.into())),
-            tls: session.as_ref().map(|session| Box::new(session.into())),
-        });
-    }
-
-    fn close(&self, event: &Closed<'_>) {
-        if self.wants_connections() {
-            self.report(Event::Close {
-                id: event.id,
-                peer: event.peer.to_string(),
-                client: event.client.map(ToString::to_string),
-                reason: event.reason.as_str(),
-                bytes_in: event.bytes_in,
-                bytes_out: event.bytes_out,
-                duration_ms: event.duration.as_micros() as f64 / 1e3,
-                error: event.error.map(in_words),
-                tcp_info: event.tcp_info.copied().map(Box::new),
-            });
-        }
-    }
-
-    fn accept_error(&self, event: &AcceptFailed<'_>) {
-        self.report(Event::AcceptError {
-            listener: event.listener.to_string(),
-            error: event.error.to_string(),
-            failures: event.failures,
-            pause_ms: millis(event.pause),
-        });
-    }
-
-    fn wants_tcp_info(&self) -> bool {
-        self.json.is_some()
-    }
-}
-
-/// An error with its causes, where they say more.
-fn in_words(error: &io::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.get_ref().and_then(|inner| inner.source());
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !words.ends_with(&said) {
-            words = format!("{words}: {said}");
-        }
-        cause = inner.source();
-    }
-    escaped(&words)
-}
-
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,38 +13,48 @@ use sockeye::Handle;
 use sockeye::tls::Acceptor;
 
 use crate::exit::Failure;
-use crate::serve::events::{Cause, Event, Reporter};
-use crate::serve::sources::{RulesSource, TlsSource, shown};
+use crate::serve::events::{Cause, Event};
+use crate::serve::reporter::Reporter;
+use crate::serve::sources::{Contents, RulesSource, Tls, TlsSource, shown};
 
 /// What can be read anew.
 pub(super) struct Reload {
     rules: RulesSource,
-    tls: Option<Tls>,
+    tls: Option<Certificates>,
     handle: Handle,
     /// Weak, for the thread that watches must not keep the last lines from being written.
     reporter: Weak<Reporter>,
 }
 
-struct Tls {
+struct Certificates {
     source: TlsSource,
     acceptor: Acceptor,
-    /// What was in the files when they were last tried, well or not: each change is told once.
-    tried: Mutex<Vec<Option<Vec<u8>>>>,
+    files: Mutex<Files>,
+}
+
+struct Files {
+    /// When they were last tried, well or not: each change is told once.
+    tried: Contents,
+    /// What is shown to clients.
+    loaded: Contents,
 }
 
 impl Reload {
     pub(super) fn new(
         rules: RulesSource,
-        tls: Option<(TlsSource, Acceptor)>,
+        tls: Option<Tls>,
         handle: Handle,
         reporter: &Arc<Reporter>,
     ) -> Self {
         Self {
             rules,
-            tls: tls.map(|(source, acceptor)| Tls {
-                tried: Mutex::new(source.contents()),
-                source,
-                acceptor,
+            tls: tls.map(|tls| Certificates {
+                source: tls.source,
+                acceptor: tls.acceptor,
+                files: Mutex::new(Files {
+                    tried: tls.contents.clone(),
+                    loaded: tls.contents,
+                }),
             }),
             handle,
             reporter: Arc::downgrade(reporter),
@@ -59,48 +69,53 @@ impl Reload {
 
     /// HUP: everything, or nothing if a part of it is bad.
     pub(super) fn all(&self) {
-        let tls_files = self
-            .tls
-            .as_ref()
-            .map_or(0, |tls| tls.source.files().count());
-        if tls_files == 0 && !self.rules.has_files() {
-            self.report(Event::nothing_to_reload());
-            return;
-        }
-        let reloaded = || -> Result<(), Failure> {
+        let reload = || -> Result<bool, Failure> {
             let rules = self.rules.load()?;
-            self.tls
-                .as_ref()
-                .map_or(Ok(()), |tls| self.certificates(tls))?;
-            self.handle.set_rules(rules);
-            Ok(())
+            let certificates = match &self.tls {
+                Some(tls) => self.certificates(tls)?,
+                None => false,
+            };
+            let changed = rules != *self.handle.rules();
+            if changed {
+                self.handle.set_rules(rules);
+            }
+            Ok(changed || certificates)
         };
-        let reloaded = reloaded();
-        self.report(Event::reload(Cause::Hup, reloaded));
+        self.report(Event::reload(Cause::Hup, reload()));
     }
 
     /// The certificates, if what is in their files is not what it was.
     fn changed_certificates(&self) {
         let Some(tls) = &self.tls else { return };
-        let now = tls.source.contents();
-        if *tls.tried.lock().unwrap_or_else(PoisonError::into_inner) == now {
+        if tls.files().tried == tls.source.contents() {
             return;
         }
         let reloaded = self.certificates(tls);
         self.report(Event::reload(Cause::Files, reloaded));
     }
 
-    fn certificates(&self, tls: &Tls) -> Result<(), Failure> {
-        let mut tried = tls.tried.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Loads the certificates, and says whether they are others than before.
+    fn certificates(&self, tls: &Certificates) -> Result<bool, Failure> {
+        let mut files = tls.files();
         // Before they are loaded: what changes meanwhile is a change to come.
-        *tried = tls.source.contents();
+        files.tried = tls.source.contents();
         let options = tls.source.load()?;
+        if files.tried == files.loaded {
+            return Ok(false);
+        }
         let certificates = shown(&options);
         tls.acceptor.reload(options).map_err(Failure::usage)?;
+        files.loaded = files.tried.clone();
         if let Some(reporter) = self.reporter.upgrade() {
             reporter.certificates(certificates);
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+impl Certificates {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::serve::events::{Event, Reporter};
+use crate::serve::events::Event;
 use crate::serve::reload::Reload;
+use crate::serve::reporter::Reporter;
 
 /// The thread that waits for signals.
 pub(crate) struct Watch {

@@ -6,12 +6,15 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use sockeye::rules::{Network, Rules, parse_list};
-use sockeye::tls::{AcceptorOptions, Certificates, Identity, RevocationLists, Version};
+use sockeye::tls::{Acceptor, AcceptorOptions, Certificates, Identity, RevocationLists, Version};
 
 use crate::certificate::Certificate;
 use crate::cli::serve::Serve;
 use crate::exit::Failure;
 use crate::tls_files::{identity, key_log, read};
+
+/// What is in files, in their order; `None` where one cannot be read.
+pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
 /// Where the certificates come from; what does not come from files is made once.
 pub(super) struct TlsSource {
@@ -94,14 +97,45 @@ impl TlsSource {
             .flatten()
     }
 
-    /// What is in the files, to see whether it has changed; an unreadable file is not like any other.
-    pub(super) fn contents(&self) -> Vec<Option<Vec<u8>>> {
+    /// What is in the files, to see whether it has changed.
+    pub(super) fn contents(&self) -> Contents {
         self.files().map(|path| fs::read(path).ok()).collect()
     }
 }
 
-/// What is shown to clients, and what is wrong with it already.
-pub(super) fn shown(options: &AcceptorOptions) -> Vec<(Certificate, Option<String>)> {
+/// TLS as it is at the start.
+pub(super) struct Tls {
+    pub(super) source: TlsSource,
+    pub(super) contents: Contents,
+    pub(super) acceptor: Acceptor,
+    pub(super) shown: Vec<Shown>,
+}
+
+/// A certificate that is shown to clients, and what is wrong with it already.
+pub(super) type Shown = (Certificate, Option<String>);
+
+impl Tls {
+    /// `None` if there is to be no TLS.
+    pub(super) fn load(arguments: &Serve) -> Result<Option<Self>, Failure> {
+        let Some(source) = TlsSource::new(arguments)? else {
+            return Ok(None);
+        };
+        // Before they are loaded: what changes meanwhile is a change to come.
+        let contents = source.contents();
+        let options = source.load()?;
+        let shown = shown(&options);
+        let acceptor = Acceptor::new(options).map_err(Failure::usage)?;
+        Ok(Some(Self {
+            source,
+            contents,
+            acceptor,
+            shown,
+        }))
+    }
+}
+
+/// What is shown to clients.
+pub(super) fn shown(options: &AcceptorOptions) -> Vec<Shown> {
     let chains = options.identities.iter().map(Identity::chain);
     chains
         .filter_map(|mut chain| chain.next().map(Certificate::of))
@@ -133,13 +167,6 @@ impl RulesSource {
             allow: arguments.allow.iter().map(source).collect(),
             deny: arguments.deny.iter().map(source).collect(),
         }
-    }
-
-    pub(super) fn has_files(&self) -> bool {
-        let sources = self.allow.iter().chain(&self.deny);
-        sources
-            .into_iter()
-            .any(|source| matches!(source, Source::File(_)))
     }
 
     /// Reads the files as they are now.

@@ -357,7 +357,7 @@ fn a_second_signal_cuts_what_the_first_would_have_let_finish() {
 fn hup_reloads_nothing_and_says_so() {
     let serving = Serving::start(&[]);
     serving.signal(Signal::HUP);
-    line_with(&serving.stderr, "nothing to reload");
+    line_with(&serving.stderr, "nothing has changed");
     echoes(&mut serving.connect(), b"still here");
     serving.signal(Signal::USR1);
     line_with(&serving.stderr, "1 accepted");

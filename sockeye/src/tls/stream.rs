@@ -81,9 +81,9 @@ impl TlsStream {
         let group = common.negotiated_key_exchange_group();
         let certificates = common.peer_certificates().unwrap_or_default();
         let (server_name, tickets) = match &self.inner {
-            tokio_rustls::TlsStream::Server(server) => (server.get_ref().1.server_name(), 0),
+            tokio_rustls::TlsStream::Server(server) => (server.get_ref().1.server_name(), None),
             tokio_rustls::TlsStream::Client(client) => {
-                (None, client.get_ref().1.tls13_tickets_received())
+                (None, Some(client.get_ref().1.tls13_tickets_received()))
             }
         };
         Session {
@@ -200,7 +200,7 @@ pub struct Session {
     /// Whether it goes on from a session before, so that no certificate was shown now.
     pub resumed: bool,
     /// On the client's side, how many tickets the server has sent so far by which the session can be resumed (TLS 1.3).
-    pub tickets: u32,
+    pub tickets: Option<u32>,
     /// What the peer has shown, DER, its own certificate first. Empty if it showed none.
     pub peer_certificates: Vec<Vec<u8>>,
 }
