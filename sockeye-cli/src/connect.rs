@@ -29,7 +29,7 @@ use crate::connect::exchange::{Ending, Exchange, exchange, say_the_end};
 use crate::connect::explain::Account;
 use crate::connect::pipe::{Input, Output};
 use crate::connect::secure::{Secured, Securing};
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, Warning};
 use crate::output::{data, talk};
 use crate::session::Tls;
 
@@ -101,6 +101,11 @@ async fn talk_to(
     account.ended(&exchanged);
     if !account.ends_a_line && stdout().is_terminal() {
         talk("");
+    }
+    if exchanged.progress.is_alert.get() && !securing.has_tls() && !arguments.quiet {
+        let refused =
+            "what came looks like a TLS alert: the server may want tls:// before its address";
+        talk(&Warning(refused));
     }
     if arguments.verbose {
         talk(&account.ending());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sockeye::Stream;
 use sockeye::tcp_info::TcpInfo;
 use sockeye::tls::Session;
+use sockeye::tls_peek::Guess;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -141,6 +142,8 @@ pub(crate) struct Progress {
     pub(crate) our_fin: Cell<Option<Instant>>,
     pub(crate) peer_fin: Cell<Option<Instant>>,
     pub(crate) ends_a_line: Cell<bool>,
+    /// What came first is a TLS alert: the server was told something that is no TLS.
+    pub(crate) is_alert: Cell<bool>,
 }
 
 impl Progress {
@@ -155,6 +158,7 @@ impl Progress {
             our_fin: Cell::new(None),
             peer_fin: Cell::new(None),
             ends_a_line: Cell::new(true),
+            is_alert: Cell::new(false),
         }
     }
 
@@ -312,6 +316,7 @@ async fn receive(
                 progress.add(&progress.received, bytes);
                 if progress.first_byte.get().is_none() {
                     progress.first_byte.set(Some(Instant::now()));
+                    progress.is_alert.set(Guess::of(&buffer) == Guess::TlsAlert);
                 }
                 progress.ends_a_line.set(buffer.ends_with(b"\n"));
                 output.write(buffer);

@@ -195,9 +195,12 @@ impl Observer for Reporter {
     }
 
     fn open(&self, event: &Opened<'_>) {
-        let session = event.stream.tls();
-        let header = event.proxy_header;
-        if !self.wants_connections() || (session.is_none() && header.is_none()) {
+        // A session is made for the asking, and costs.
+        if !self.wants_connections() {
+            return;
+        }
+        let (session, header) = (event.stream.tls(), event.proxy_header);
+        if session.is_none() && header.is_none() {
             return;
         }
         let client = header.and_then(Header::client);

@@ -328,6 +328,18 @@ fn a_server_that_speaks_something_else_is_named() {
 }
 
 #[test]
+fn a_server_that_wants_tls_and_is_not_spoken_to_in_it_is_named() {
+    let serving = Serving::start(&["--tls-self-signed", "localhost"]);
+    let output = connect(&[&serving.address], b"hello\r\n");
+    assert!(
+        text(&output.stderr).contains("may want tls://"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn a_server_that_accepts_and_says_nothing_is_exit_code_28() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
     let address = format!("tls://{}", listener.local_addr().expect("bound"));
@@ -554,6 +566,10 @@ fn the_files_of_a_certificate_are_checked_before_anything_is_bound() {
         authority.path("other.key"),
     );
     let half = authority.path("half.pem");
+    let locked = authority.path("locked.key");
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    fs::write(&locked, encrypted).expect("written");
     let whole = fs::read_to_string(&cert).expect("read");
     fs::write(&half, &whole[..whole.len() / 2]).expect("written");
     for (arguments, why) in [
@@ -572,6 +588,10 @@ fn the_files_of_a_certificate_are_checked_before_anything_is_bound() {
             "2 certificates and 1 key",
         ),
         (vec!["--tls-cert", "/no/such/file"], "/no/such/file"),
+        (
+            vec!["--tls-cert", &cert, "--tls-key", &locked],
+            "is encrypted",
+        ),
     ] {
         let output = run(
             sockeye(&[&["serve", "-l", "127.0.0.1:0"], &arguments[..]].concat()),

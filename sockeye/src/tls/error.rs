@@ -20,6 +20,11 @@ pub enum ConfigError {
     /// There is no private key in the text.
     #[error("no private key in it (PEM, -----BEGIN PRIVATE KEY----- or alike)")]
     NoKey,
+    /// The private key is encrypted, and there is nobody to ask for the passphrase.
+    #[error(
+        "the private key is encrypted: 'openssl pkey -in KEY -out PLAIN' writes one that is not"
+    )]
+    EncryptedKey,
     /// There is no revocation list in the text.
     #[error("no revocation list in it (PEM, -----BEGIN X509 CRL-----)")]
     NoRevocationList,

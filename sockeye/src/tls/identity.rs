@@ -30,6 +30,7 @@ impl Identity {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound if is_encrypted(key) => ConfigError::EncryptedKey,
             pem::Error::NoItemsFound => ConfigError::NoKey,
             error => damaged(&error),
         })?;
@@ -188,4 +189,10 @@ fn damaged(error: &pem::Error) -> ConfigError {
         }
         other => other.to_string(),
     })
+}
+
+/// PKCS#8 has a name of its own for it (RFC 7468, section 11); the older forms say so in a header (RFC 1421).
+fn is_encrypted(key: &[u8]) -> bool {
+    let has = |text: &[u8]| key.windows(text.len()).any(|window| window == text);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
 }
