@@ -121,6 +121,9 @@ impl HandshakeError {
             }
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::AlertReceived(alert) => Self::Refused(alert_in_words(*alert)),
+            rustls::Error::NoApplicationProtocol => {
+                Self::Protocol("no application protocol in common (ALPN)".to_owned())
+            }
             rustls::Error::PeerIncompatible(why) => Self::Protocol(incompatible_in_words(why)),
             other => Self::Protocol(other.to_string()),
         }
@@ -206,12 +209,16 @@ impl fmt::Display for RejectedCertificate {
                 presented,
             } => {
                 let expected = expected.to_str();
-                if presented.is_empty() {
+                let names: Vec<String> = presented.iter().filter_map(|name| host(name)).collect();
+                if names.is_empty() {
                     return write!(f, "it is for no name at all, so not for {expected}");
                 }
-                // They are of the peer's choosing; what could be no name is shown escaped.
-                let names: Vec<String> = presented.iter().map(|name| in_words(name)).collect();
-                write!(f, "it is for {}, not for {expected}", names.join(", "))
+                let shown = names.len().min(MAX_NAMES_SHOWN);
+                write!(f, "it is for {}", names[..shown].join(", "))?;
+                if shown < names.len() {
+                    write!(f, " and {} more", names.len() - shown)?;
+                }
+                write!(f, ", not for {expected}")
             }
             CertificateError::UnknownIssuer => f.write_str(
                 "it is signed by nobody who is trusted here: by itself, by an authority that is not known, or an \
@@ -253,14 +260,23 @@ fn date(time: UnixTime) -> String {
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)
 }
 
-fn in_words(name: &str) -> String {
-    // rustls shows names as `DnsName("example.com")` and `IpAddress(127.0.0.1)`.
+/// The name of a host or its address, out of what rustls shows of a name: `DnsName("example.com")`,
+/// `IpAddress(127.0.0.1)`, and others for what no server is asked for.
+fn host(name: &str) -> Option<String> {
     let bare = name
         .strip_prefix("DnsName(\"")
         .and_then(|name| name.strip_suffix("\")"))
-        .or_else(|| name.strip_prefix("IpAddress(")?.strip_suffix(')'));
-    bare.unwrap_or(name).escape_default().to_string()
+        .or_else(|| name.strip_prefix("IpAddress(")?.strip_suffix(')'))?;
+    // It is of the peer's choosing: what could be no name is shown escaped, and not at any length.
+    let bare = bare.chars().take(MAX_NAME_CHARACTERS);
+    Some(bare.flat_map(char::escape_default).collect())
 }
+
+/// A certificate can have thousands of names, and a message is to be read.
+const MAX_NAMES_SHOWN: usize = 10;
+
+/// RFC 1035, section 2.3.4, less the length bytes of the wire.
+const MAX_NAME_CHARACTERS: usize = 253;
 
 fn alert_in_words(alert: rustls::AlertDescription) -> String {
     use rustls::AlertDescription as Alert;
