@@ -8,16 +8,7 @@ use sockeye::{Addr, BindAddr, CloseReason, Server, SocketOptions, service_fn, se
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::support::{Event, Running, loopback, soon};
-
-async fn echoes(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), text: &[u8]) {
-    stream.write_all(text).await.expect("sent");
-    let mut answer = vec![0; text.len()];
-    soon(stream.read_exact(&mut answer))
-        .await
-        .expect("answered");
-    assert_eq!(answer, text);
-}
+use crate::support::{Event, Running, echoes, loopback, soon};
 
 #[tokio::test]
 async fn one_connection_gives_accept_open_and_close_with_one_id() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sockeye::shutdown::Summary;
 use sockeye::stats::{AcceptFailed, Accepted, Closed, Observer, Opened, Refused};
 use sockeye::{Addr, CloseReason, Handle, Server, Service};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,6 +19,16 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("did not happen in time")
+}
+
+/// Sends the text and waits until it has come back.
+pub(crate) async fn echoes(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), text: &[u8]) {
+    stream.write_all(text).await.expect("sent");
+    let mut answer = vec![0; text.len()];
+    soon(stream.read_exact(&mut answer))
+        .await
+        .expect("answered");
+    assert_eq!(answer, text);
 }
 
 pub(crate) fn loopback() -> Server {
@@ -98,6 +109,8 @@ pub(crate) struct Close {
     pub(crate) duration: Duration,
     pub(crate) has_tcp_info: bool,
     pub(crate) error: Option<String>,
+    /// What the PROXY header declared.
+    pub(crate) client: Option<Addr>,
 }
 
 struct Tell(mpsc::UnboundedSender<Event>);
@@ -131,6 +144,7 @@ impl Observer for Tell {
             duration: event.duration,
             has_tcp_info: event.tcp_info.is_some(),
             error: event.error.map(ToString::to_string),
+            client: event.client.cloned(),
         }));
     }
 
