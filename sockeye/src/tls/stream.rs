@@ -129,7 +129,12 @@ impl AsyncRead for TlsStream {
             // What writes have left behind. If it cannot be sent, the next write says so; what has come is still read.
             let _ = this.poll_writing(cx, Side::Reader, |inner, cx| inner.poll_flush(cx));
         }
-        Pin::new(&mut this.inner).poll_read(cx, buf)
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if read.is_pending() {
+            // A write from now on may be the last one, and leave something behind that only this side can still send.
+            this.sides.reader.register(cx.waker());
+        }
+        read
     }
 }
 
