@@ -106,13 +106,13 @@ impl Authority {
     }
 
     /// Its list of what it has taken back, by the serial numbers; PEM.
-    pub(crate) fn revokes(&self, serials: &[SerialNumber]) -> String {
+    pub(crate) fn revokes(&self, serials: &[&SerialNumber]) -> String {
         self.revocation_list(serials, SystemTime::now() + DAY)
     }
 
-    pub(crate) fn revocation_list(&self, serials: &[SerialNumber], valid: SystemTime) -> String {
-        let revoked = |serial: &SerialNumber| RevokedCertParams {
-            serial_number: serial.clone(),
+    pub(crate) fn revocation_list(&self, serials: &[&SerialNumber], valid: SystemTime) -> String {
+        let revoked = |serial: &&SerialNumber| RevokedCertParams {
+            serial_number: SerialNumber::clone(serial),
             revocation_time: (SystemTime::now() - DAY).into(),
             reason_code: None,
             invalidity_date: None,

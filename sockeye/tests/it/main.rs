@@ -24,6 +24,8 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_closing;
 #[cfg(feature = "tls")]
+mod tls_handshake;
+#[cfg(feature = "tls")]
 mod tls_reload;
 #[cfg(feature = "tls")]
 mod tls_trust;

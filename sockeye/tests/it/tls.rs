@@ -1,5 +1,6 @@
 //! TLS between our two ends, and what they agree on.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use sockeye::tls::{Acceptor, Connector, HandshakeError, Identity, Session, Trust, Version};
@@ -64,7 +65,7 @@ async fn both_ends_tell_what_was_agreed_and_a_second_connection_goes_on_from_the
         assert_eq!(ours.server_name, None, "it is for the server's side");
         assert!(ours.tickets > 0, "they have come before the echo");
         assert_eq!(theirs.tickets, 0);
-        assert_eq!(ours.peer_certificates, [shown.der.clone()]);
+        assert_eq!(ours.peer_certificates, from_ref(&shown.der));
         assert!(theirs.peer_certificates.is_empty());
         client.shutdown().await.expect("said");
         let close = server.next_close().await;

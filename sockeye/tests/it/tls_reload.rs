@@ -1,5 +1,7 @@
 //! Certificates are exchanged while the server runs.
 
+use std::slice::from_ref;
+
 use sockeye::services;
 use sockeye::tls::{Acceptor, AcceptorOptions, ConfigError, Connector, Session};
 use tokio::io::AsyncWriteExt;
@@ -29,14 +31,14 @@ async fn new_connections_are_shown_the_new_certificate_and_open_ones_go_on() {
         .expect("agreed");
     echoes(&mut open, b"before").await;
     let shown = open.tls().expect("there is TLS").peer_certificates;
-    assert_eq!(shown, [before.der.clone()]);
+    assert_eq!(shown, from_ref(&before.der));
 
     acceptor
         .reload(shows(vec![after.identity()]))
         .expect("usable");
     echoes(&mut open, b"after").await;
     let fresh = session(&server, &connector(root.trust())).await;
-    assert_eq!(fresh.peer_certificates, [after.der.clone()]);
+    assert_eq!(fresh.peer_certificates, from_ref(&after.der));
     server.handle.abort();
     server.ended().await;
 }
@@ -52,7 +54,7 @@ async fn all_clones_are_reloaded_together() {
         .reload(shows(vec![after.identity()]))
         .expect("usable");
     let fresh = session(&server, &connector(root.trust())).await;
-    assert_eq!(fresh.peer_certificates, [after.der.clone()]);
+    assert_eq!(fresh.peer_certificates, from_ref(&after.der));
     server.handle.abort();
     server.ended().await;
 }
@@ -106,7 +108,7 @@ async fn sessions_end_when_something_else_is_asked_of_clients() {
 
     // Had the session gone on, the certificate that was taken back would not have been seen.
     let mut options = asks(&shown, &root);
-    options.client_revocations = lists(&root.revokes(&[client.serial.clone()]));
+    options.client_revocations = lists(&root.revokes(&[&client.serial]));
     acceptor.reload(options).expect("usable");
     assert!(refused(&server, &connector).await);
 
@@ -138,7 +140,7 @@ async fn a_bad_reload_changes_nothing() {
     let resumed = session(&server, &connector).await;
     assert!(resumed.resumed);
     let fresh = session(&server, &self::connector(root.trust())).await;
-    assert_eq!(fresh.peer_certificates, [shown.der.clone()]);
+    assert_eq!(fresh.peer_certificates, from_ref(&shown.der));
     server.handle.abort();
     server.ended().await;
 }

@@ -1,5 +1,6 @@
 //! Who is trusted, who is not, and what is said about it.
 
+use std::slice::from_ref;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -239,14 +240,14 @@ async fn what_its_authority_has_taken_back_is_rejected_at_every_depth_of_the_cha
     let other = middle.server(&["a.example"]);
     let revoked = "it, or one of its chain, was revoked by its authority";
 
-    let leaf = root.revokes(&[]) + &middle.revokes(&[shown.serial.clone()]);
+    let leaf = root.revokes(&[]) + &middle.revokes(&[&shown.serial]);
     let (reason, close) = rejected(&shown, revoking(&root, &leaf), "a.example").await;
     assert_eq!(words(&reason), revoked);
     let told = close.error.expect("told");
     assert!(told.contains("it does not take our certificate"), "{told}");
     accepted(&other, revoking(&root, &leaf), "a.example").await;
 
-    let above = root.revokes(&[middle.serial()]) + &middle.revokes(&[]);
+    let above = root.revokes(&[&middle.serial()]) + &middle.revokes(&[]);
     let (reason, _) = rejected(&other, revoking(&root, &above), "a.example").await;
     assert_eq!(words(&reason), revoked);
 
@@ -452,7 +453,7 @@ async fn a_client_that_is_not_taken_hears_why_when_it_first_reads() {
         wanted.parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         root.sign(wanted)
     };
-    let list = root.revokes(&[revoked.serial.clone()]);
+    let list = root.revokes(&[&revoked.serial]);
     let mut server = asking(&root, |options| options.client_revocations = lists(&list));
     for (shown, told, heard) in [
         (
@@ -626,7 +627,7 @@ async fn a_certificate_that_signs_itself_is_for_its_names_and_addresses() {
         let mut client = connect(&server, &pinned, name).await.expect("trusted");
         echoes(&mut client, b"hello").await;
         let shown = client.tls().expect("there is TLS").peer_certificates;
-        assert_eq!(shown, [der.clone()]);
+        assert_eq!(shown, from_ref(&der));
     }
     server.handle.abort();
     server.ended().await;
