@@ -59,6 +59,18 @@ impl Version {
     }
 }
 
+/// Application protocols, if TLS has room for them: what they become on the wire is not looked at again.
+fn alpn(protocols: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ConfigError> {
+    let fits = |protocol: &Vec<u8>| (1..=255).contains(&protocol.len());
+    if protocols.len() > MAX_PROTOCOLS || !protocols.iter().all(fits) {
+        return Err(ConfigError::Alpn);
+    }
+    Ok(protocols.to_vec())
+}
+
+/// Far more than anybody speaks, and a ClientHello still has room for everything else.
+const MAX_PROTOCOLS: usize = 64;
+
 /// The cryptography, for whoever needs it: never the default of the process, which a library has no business to set.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())

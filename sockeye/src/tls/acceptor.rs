@@ -17,7 +17,7 @@ use crate::tls::error::{ConfigError, HandshakeError};
 use crate::tls::identity::{Certificates, Identity, RevocationLists};
 use crate::tls::key_log::KeyLog;
 use crate::tls::stream::{Noted, TlsStream};
-use crate::tls::{Version, provider};
+use crate::tls::{Version, alpn, provider};
 
 /// What a server shows, and what it asks of its clients.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ pub struct AcceptorOptions {
     /// Certificates of clients that are not valid any more. Default: none. If there are any, each authority in a client's
     /// chain must have one.
     pub client_revocations: RevocationLists,
-    /// Application protocols, the preferred one first (ALPN, RFC 7301). Default: none, and what a client offers is not
-    /// looked at. A client that offers only others is refused.
+    /// Application protocols, the preferred one first (ALPN, RFC 7301): at most 64, of 1 to 255 bytes. Default: none, and
+    /// what a client offers is not looked at. A client that offers only others is refused.
     pub alpn: Vec<Vec<u8>>,
     /// The lowest version that is agreed to. Default [`Version::Tls12`].
     pub min_version: Version,
@@ -131,7 +131,7 @@ impl Current {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&options.identities)?));
-        config.alpn_protocols.clone_from(&options.alpn);
+        config.alpn_protocols = alpn(&options.alpn)?;
         config.ticketer = match before {
             Some(before) if before.asks_the_same_of_clients(&options) => before.tickets(),
             _ => Ticketer::new()?,

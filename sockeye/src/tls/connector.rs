@@ -15,7 +15,7 @@ use crate::tls::identity::{Certificates, Fingerprint, Identity, RevocationLists}
 use crate::tls::key_log::KeyLog;
 use crate::tls::stream::{Noted, TlsStream};
 use crate::tls::verifier::Verifier;
-use crate::tls::{Version, provider};
+use crate::tls::{Version, alpn, provider};
 
 /// Which servers are trusted.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub struct ConnectorOptions {
     /// The name that is sent (SNI), where it is not that of the server. The certificate is looked at for the server's name
     /// all the same. Default `None`.
     pub sni: Option<String>,
-    /// Application protocols, the preferred one first (ALPN). Default: none.
+    /// Application protocols, the preferred one first (ALPN, RFC 7301): at most 64, of 1 to 255 bytes. Default: none.
     pub alpn: Vec<Vec<u8>>,
     /// The lowest version that is agreed to. Default [`Version::Tls12`].
     pub min_version: Version,
@@ -111,7 +111,7 @@ impl Connector {
                 builder.with_client_cert_resolver(shown)
             }
         };
-        config.alpn_protocols = options.alpn;
+        config.alpn_protocols = alpn(&options.alpn)?;
         if let Some(key_log) = options.key_log {
             config.key_log = Arc::new(key_log);
         }

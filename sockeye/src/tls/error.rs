@@ -52,6 +52,9 @@ pub enum ConfigError {
     /// The text is neither a name of a host nor an IP address.
     #[error("not the name of a host, nor an IP address")]
     Name,
+    /// There are more than 64 application protocols, or one is empty or has more than 255 bytes (RFC 7301).
+    #[error("an application protocol has 1 to 255 bytes, and there are 64 at most")]
+    Alpn,
     /// The platform has no root certificates, or they cannot be read.
     #[error("the platform's root certificates cannot be had: {0}")]
     PlatformRoots(String),

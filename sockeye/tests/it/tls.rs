@@ -3,7 +3,9 @@
 use std::slice::from_ref;
 use std::sync::Arc;
 
-use sockeye::tls::{Acceptor, Connector, HandshakeError, Identity, Session, Trust, Version};
+use sockeye::tls::{
+    Acceptor, ConfigError, Connector, HandshakeError, Identity, Session, Trust, Version,
+};
 use sockeye::{BindAddr, CloseReason, Conn, Server, Service, Stream, client, service_fn, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -366,6 +368,31 @@ async fn a_server_without_application_protocols_does_not_look_at_what_is_offered
     assert_eq!(client.tls().expect("there is TLS").alpn, None);
     server.handle.abort();
     server.ended().await;
+}
+
+#[test]
+fn application_protocols_that_tls_has_no_room_for_are_an_error_at_once() {
+    let root = Authority::root("root");
+    let identity = root.server(&["a.example"]).identity();
+    let made = |alpn: &[Vec<u8>]| {
+        let mut options = shows(vec![identity.clone()]);
+        options.alpn = alpn.to_vec();
+        let acceptor = Acceptor::new(options).map(drop);
+        let mut options = trusts(Trust::Anyone);
+        options.alpn = alpn.to_vec();
+        let connector = Connector::new(options).map(drop);
+        assert_eq!(acceptor, connector);
+        connector
+    };
+    assert_eq!(made(&vec![vec![b'x'; 255]; 64]), Ok(()));
+    for alpn in [
+        vec![Vec::new()],
+        vec![vec![b'x'; 256]],
+        vec![b"h2".to_vec(), Vec::new()],
+        vec![b"h2".to_vec(); 65],
+    ] {
+        assert_eq!(made(&alpn), Err(ConfigError::Alpn));
+    }
 }
 
 #[tokio::test]
