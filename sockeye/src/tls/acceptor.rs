@@ -126,7 +126,7 @@ impl Current {
                 .with_crls(options.client_revocations.lists.clone())
                 .enforce_revocation_expiration()
                 .build()
-                .map_err(|error| ConfigError::Unusable(error.to_string()))?;
+                .map_err(|error| ConfigError::of_verifier(&error))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };

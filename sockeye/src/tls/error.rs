@@ -5,7 +5,8 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::client::VerifierBuilderError;
+use rustls::pki_types::{CertificateDer, UnixTime, pem};
 
 use crate::tls::identity::Fingerprint;
 use crate::tls_peek::Guess;
@@ -64,8 +65,36 @@ impl From<rustls::Error> for ConfigError {
     fn from(error: rustls::Error) -> Self {
         match error {
             rustls::Error::InconsistentKeys(_) => Self::KeyMismatch,
+            rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
+                Self::Unusable("a certificate in it is no X.509 certificate".to_owned())
+            }
             error => Self::Unusable(error.to_string()),
         }
+    }
+}
+
+impl ConfigError {
+    pub(super) fn of_pem(error: &pem::Error) -> Self {
+        let why = match error {
+            // What rustls adds are the bytes, as a list of numbers.
+            pem::Error::MissingSectionEnd { .. } => "a section has no end".to_owned(),
+            pem::Error::IllegalSectionStart { .. } => {
+                "a line that begins a section is not whole".to_owned()
+            }
+            pem::Error::Base64Decode(_) => "what is in a section is not base64".to_owned(),
+            other => other.to_string(),
+        };
+        Self::Pem(why)
+    }
+
+    /// What is wrong with authorities and their lists.
+    pub(super) fn of_verifier(error: &VerifierBuilderError) -> Self {
+        Self::Unusable(match error {
+            VerifierBuilderError::InvalidCrl(_) => {
+                "a revocation list cannot be read (X.509, RFC 5280)".to_owned()
+            }
+            other => other.to_string(),
+        })
     }
 }
 

@@ -33,6 +33,7 @@ impl Identity {
             pem::Error::NoItemsFound if is_encrypted(key) => ConfigError::EncryptedKey,
             pem::Error::NoItemsFound => ConfigError::NoKey,
             error => damaged(&error),
+            error => ConfigError::of_pem(&error),
         })?;
         Self::new(chain, key)
     }
@@ -119,6 +120,7 @@ impl RevocationLists {
         let lists =
             CertificateRevocationListDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
         let lists = lists.map_err(|error| damaged(&error))?;
+        let lists = lists.map_err(|error| ConfigError::of_pem(&error))?;
         if lists.is_empty() {
             return Err(ConfigError::NoRevocationList);
         }
@@ -175,6 +177,7 @@ impl FromStr for Fingerprint {
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| damaged(&error))?;
+    let certificates = certificates.map_err(|error| ConfigError::of_pem(&error))?;
     if certificates.is_empty() {
         return Err(ConfigError::NoCertificate);
     }

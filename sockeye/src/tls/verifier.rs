@@ -39,7 +39,7 @@ impl Verifier {
                     .with_crls(options.revocations.lists.clone())
                     .enforce_revocation_expiration()
                     .build()
-                    .map_err(|error| ConfigError::Unusable(error.to_string()))?;
+                    .map_err(|error| ConfigError::of_verifier(&error))?;
                 Some(verifier)
             }
             Trust::PinsOnly if options.pins.is_empty() => return Err(ConfigError::NoPin),

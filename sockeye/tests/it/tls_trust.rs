@@ -485,6 +485,8 @@ async fn a_client_that_is_not_taken_hears_why_when_it_first_reads() {
         let mut client = connect(&server, &showing(&root, shown), "a.example")
             .await
             .expect("not decided yet");
+        // What is sent meanwhile must not turn the refusal into a reset.
+        let _ = client.write_all(&[7; 100_000]).await;
         let error = soon(client.read_u8()).await.expect_err("refused");
         let Some(HandshakeError::Refused(why)) = HandshakeError::refusal(&error) else {
             panic!("no refusal: {error:?}")
@@ -608,6 +610,49 @@ fn authorities_and_revocation_lists_are_not_empty_and_not_damaged() {
     assert!(matches!(error, ConfigError::Pem(_)));
     let error = Acceptor::new(AcceptorOptions::default()).expect_err("nothing to show");
     assert_eq!(error, ConfigError::NoIdentity);
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_in_words() {
+    let root = Authority::root("root");
+    let signed = root.server(&["a.example"]);
+    let wrap = |label| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+    let identity = |chain: &str, key: &str| {
+        let made = Identity::from_pem(chain.as_bytes(), key.as_bytes());
+        made.expect_err("damaged").to_string()
+    };
+    let list = wrap("X509 CRL");
+    let by_connector = Connector::new(revoking(&root, &list)).expect_err("damaged");
+    let mut options = shows(vec![signed.identity()]);
+    options.client_authorities = Some(root.certificates());
+    options.client_revocations = lists(&list);
+    let by_acceptor = Acceptor::new(options).expect_err("damaged");
+    assert_eq!(by_connector, by_acceptor);
+    for (text, expected) in [
+        (
+            identity(&wrap("CERTIFICATE"), &signed.key),
+            "a certificate in it is no X.509 certificate",
+        ),
+        (
+            identity(&signed.chain[..100], &signed.key),
+            "damaged PEM: a section has no end",
+        ),
+        (
+            identity(&signed.chain, "-----BEGIN EC\n"),
+            "damaged PEM: a line that begins a section is not whole",
+        ),
+        (
+            identity(&signed.chain.replace('M', "!"), &signed.key),
+            "damaged PEM: what is in a section is not base64",
+        ),
+        (
+            by_acceptor.to_string(),
+            "a revocation list cannot be read (X.509, RFC 5280)",
+        ),
+    ] {
+        assert_plain(&text);
+        assert_eq!(text, expected);
+    }
 }
 
 #[tokio::test]
