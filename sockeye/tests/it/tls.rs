@@ -73,6 +73,7 @@ async fn both_ends_tell_what_was_agreed_and_a_second_connection_goes_on_from_the
         let close = server.next_close().await;
         assert_eq!(close.reason, CloseReason::PeerClosed);
         assert_eq!((close.bytes_in, close.bytes_out), (5, 5), "what is inside");
+        assert!(close.has_tcp_info, "of the socket below");
     }
     server.stop().await;
 }
@@ -223,6 +224,44 @@ async fn one_listener_speaks_tls_and_the_other_does_not() {
     echoes(&mut client, b"hello").await;
     server.handle.abort();
     server.ended().await;
+}
+
+#[test]
+fn every_worker_speaks_tls() {
+    const CLIENTS: usize = 30;
+    let root = Authority::root("root");
+    let acceptor = acceptor(vec![root.server(&["a.example"]).identity()]);
+    let server = loopback().tls(&acceptor);
+    let sockeye::Addr::Tcp(address) = server.addresses()[0] else {
+        panic!("TCP")
+    };
+    let handle = server.handle();
+    let workers = std::num::NonZeroUsize::new(3).expect("not 0");
+    let thread = std::thread::spawn(move || server.run(workers, services::echo()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let connector = connector(root.trust());
+        for _ in 0..CLIENTS {
+            let connected = client::connect(address).await.expect("connects");
+            let mut client = soon(connector.connect(connected.stream, "a.example"))
+                .await
+                .expect("agreed");
+            echoes(&mut client, b"hello").await;
+            client.shutdown().await.expect("close_notify");
+        }
+        // Tickets are good at every worker.
+        let connected = client::connect(address).await.expect("connects");
+        let again = soon(connector.connect(connected.stream, "a.example"));
+        let again = again.await.expect("agreed");
+        assert!(again.tls().expect("there is TLS").resumed);
+    });
+    handle.stop();
+    let summary = thread.join().expect("no panic").expect("serves");
+    assert_eq!(summary.snapshot.accepted, CLIENTS as u64 + 1);
+    assert_eq!(summary.snapshot.closed_by(CloseReason::TlsHandshake), 0);
 }
 
 /// The certificate that is shown to a client that asks for this name.

@@ -273,6 +273,69 @@ async fn an_abort_and_a_panic_say_no_close_notify() {
     .await;
 }
 
+/// The end is to be said, and there is no room to say it in: no longer than the linger.
+#[tokio::test]
+async fn a_peer_that_never_reads_is_given_up_under_tls_too() {
+    let mut timeouts = Timeouts::default();
+    timeouts.idle = Some(SHORT);
+    timeouts.linger = SHORT;
+    for_both_versions(timeouts, services::chargen, async |client, mut server| {
+        let close = server.next_close().await;
+        assert_eq!(close.reason, CloseReason::Idle);
+        assert!(close.bytes_out > 0 && close.has_tcp_info);
+        drop(client);
+        server.stop().await;
+    })
+    .await;
+    // And where it has closed its own side.
+    let service = || {
+        service_fn(async |mut conn: Conn| {
+            conn.read_to_end(&mut Vec::new()).await?;
+            conn.write_all(&vec![7; 20_000_000]).await
+        })
+    };
+    for_both_versions(timeouts, service, async |mut client, mut server| {
+        client.shutdown().await.expect("close_notify");
+        let close = server.next_close().await;
+        assert_eq!(close.reason, CloseReason::Idle);
+        drop(client);
+        server.stop().await;
+    })
+    .await;
+}
+
+/// What is not read is not taken in without end: neither by the service nor by rustls.
+#[tokio::test]
+async fn echo_under_tls_does_not_read_from_a_client_that_does_not_read() {
+    for_both_versions(
+        Timeouts::default(),
+        services::echo,
+        async |client, server| {
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let block = [7; 10_000];
+            let mut sent = 0;
+            // No write for so long is the sign that everything on the way is full.
+            let patience = Duration::from_millis(100);
+            let pushing = tokio::time::timeout(patience, writer.write(&block));
+            let mut pushed = pushing.await;
+            while let Ok(written) = pushed {
+                sent += written.expect("sent");
+                assert!(sent < 50_000_000, "it is held somewhere");
+                pushed = tokio::time::timeout(patience, writer.write(&block)).await;
+            }
+            let finishing = tokio::spawn(async move { writer.shutdown().await });
+            let mut back = Vec::new();
+            soon(reader.read_to_end(&mut back))
+                .await
+                .expect("a clean end");
+            assert_eq!(back.len(), sent, "every byte, all the same");
+            soon(finishing).await.expect("no panic").expect("said");
+            server.stop().await;
+        },
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn bytes_that_are_no_record_end_the_connection_with_an_error_and_no_panic() {
     for_both_versions(
