@@ -58,8 +58,17 @@ impl Handshake {
         self.proxy_header
     }
 
-    /// Goes through it. Cancelled, it closes the connection.
+    /// Goes through it, and gives its place among the handshakes back. Cancelled, it closes the connection.
     pub(crate) async fn perform(self: Box<Self>, account: &mut Account) -> Result<(), Unserved> {
+        let performed = self.steps(account).await;
+        // Also if it failed: the close may linger, and needs no place here.
+        if let Some(permit) = account.permit() {
+            permit.end_handshake();
+        }
+        performed
+    }
+
+    async fn steps(self: Box<Self>, account: &mut Account) -> Result<(), Unserved> {
         let record = Arc::clone(&account.record);
         if self.proxy_header {
             read_proxy_header(&record).await?;
@@ -75,9 +84,6 @@ impl Handshake {
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls {
             accept_tls(&record, &tls).await?;
-        }
-        if let Some(permit) = account.permit() {
-            permit.end_handshake();
         }
         Ok(())
     }

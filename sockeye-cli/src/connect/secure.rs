@@ -190,7 +190,7 @@ pub(crate) fn failure(error: HandshakeError, peer: &str) -> Failure {
         _ => None,
     };
     let code = match &error {
-        HandshakeError::Certificate(_) => Code::Certificate,
+        HandshakeError::Certificate(_) | HandshakeError::Revocation(_) => Code::Certificate,
         HandshakeError::Io(_) => Code::Receive,
         _ => Code::Handshake,
     };

@@ -105,6 +105,9 @@ pub enum HandshakeError {
     /// The peer's certificate is not to be trusted, or it showed none and had to.
     #[error("{0}")]
     Certificate(Box<RejectedCertificate>),
+    /// The peer's certificate cannot be trusted, for a revocation list that was given is not one of its authority.
+    #[error("the certificate is not to be trusted: the revocation list cannot be used ({0})")]
+    Revocation(String),
     /// A client had to show a certificate, and showed none.
     #[error("the client shows no certificate")]
     NoCertificate,
@@ -151,6 +154,7 @@ impl HandshakeError {
             rustls::Error::InvalidCertificate(problem) => {
                 Self::Certificate(Box::new(RejectedCertificate::of(problem)))
             }
+            rustls::Error::InvalidCertRevocationList(why) => Self::Revocation(format!("{why:?}")),
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::AlertReceived(alert) => Self::Refused(alert_in_words(*alert)),
             rustls::Error::NoApplicationProtocol => {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 
 use crate::tls::error::ConfigError;
@@ -32,7 +32,6 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound if is_encrypted(key) => ConfigError::EncryptedKey,
             pem::Error::NoItemsFound => ConfigError::NoKey,
-            error => damaged(&error),
             error => ConfigError::of_pem(&error),
         })?;
         Self::new(chain, key)
@@ -40,7 +39,18 @@ impl Identity {
 
     /// Makes a certificate for these names and IP addresses, signed by itself, with a new key (ECDSA, P-256). It is valid
     /// for a year, and lives in memory only: clients have to be told its [`Fingerprint`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no name, or one is neither the name of a host, perhaps with `*.` before it, nor an IP address.
     pub fn self_signed(names: &[String]) -> Result<Self, ConfigError> {
+        let is_name = |name: &String| {
+            let host = name.strip_prefix("*.").unwrap_or(name);
+            ServerName::try_from(host).is_ok()
+        };
+        if names.is_empty() || !names.iter().all(is_name) {
+            return Err(ConfigError::Name);
+        }
         let cannot = |error: rcgen::Error| ConfigError::SelfSigned(error.to_string());
         let mut parameters = CertificateParams::new(names).map_err(cannot)?;
         let now = SystemTime::now();
@@ -119,7 +129,6 @@ impl RevocationLists {
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
         let lists =
             CertificateRevocationListDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-        let lists = lists.map_err(|error| damaged(&error))?;
         let lists = lists.map_err(|error| ConfigError::of_pem(&error))?;
         if lists.is_empty() {
             return Err(ConfigError::NoRevocationList);
@@ -176,22 +185,11 @@ impl FromStr for Fingerprint {
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.map_err(|error| damaged(&error))?;
     let certificates = certificates.map_err(|error| ConfigError::of_pem(&error))?;
     if certificates.is_empty() {
         return Err(ConfigError::NoCertificate);
     }
     Ok(certificates)
-}
-
-fn damaged(error: &pem::Error) -> ConfigError {
-    ConfigError::Pem(match error {
-        pem::Error::MissingSectionEnd { .. } => "a part has no end (-----END ...-----)".to_owned(),
-        pem::Error::IllegalSectionStart { .. } => {
-            "a part begins wrong (-----BEGIN ...-----)".to_owned()
-        }
-        other => other.to_string(),
-    })
 }
 
 /// PKCS#8 has a name of its own for it (RFC 7468, section 11); the older forms say so in a header (RFC 1421).

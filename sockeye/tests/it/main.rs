@@ -18,13 +18,13 @@ mod shutdown;
 mod starttls;
 mod support;
 mod tcp_info;
-mod tls_peek;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_closing;
 #[cfg(feature = "tls")]
 mod tls_handshake;
+mod tls_peek;
 #[cfg(feature = "tls")]
 mod tls_reload;
 #[cfg(feature = "tls")]

@@ -128,9 +128,7 @@ async fn what_is_no_tls_fails_the_handshake_at_once_and_says_why() {
     server.stop().await;
 }
 
-/// Depends on `tls_peek`, which tells protocols apart by their first bytes.
 #[tokio::test]
-#[ignore = "until tls_peek knows HTTP"]
 async fn a_client_that_speaks_http_is_told_as_that() {
     let root = Authority::root("root");
     let mut server = Running::start(patient(&root, LONG), services::echo());
