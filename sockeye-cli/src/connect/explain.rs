@@ -146,7 +146,6 @@ impl Account {
         if let Some(tls) = &self.tls {
             let line = tls.session.line();
             lines.push(format!("tls        {line}, after {} ms", tls.handshake_ms));
-            lines.push(format!("session    {}", tls.session.resumption()));
             let by = tls.trusted_by;
             for (index, certificate) in tls.session.certificates.iter().enumerate() {
                 let line = certificate.line();
@@ -246,6 +245,9 @@ impl Account {
         }
         for line in self.security() {
             talk(&line);
+        }
+        if let Some(tls) = &self.tls {
+            talk(&format!("session    {}", tls.session.resumption()));
         }
         if self.ending == "not_secured" {
             return;

@@ -50,7 +50,10 @@ impl TlsSource {
         }
         let key_of = |index: usize| keys.get(index).cloned();
         let names = &arguments.tls_self_signed;
-        let self_signed = (!names.is_empty()).then(|| Identity::self_signed(names));
+        let self_signed = (!names.is_empty()).then(|| {
+            let identity = Identity::self_signed(names);
+            identity.with_context(|| format!("--tls-self-signed {}", names.join(",")))
+        });
         let mut fixed = AcceptorOptions::default();
         fixed.alpn = arguments
             .alpn

@@ -589,6 +589,10 @@ fn the_files_of_a_certificate_are_checked_before_anything_is_bound() {
         ),
         (vec!["--tls-cert", "/no/such/file"], "/no/such/file"),
         (
+            vec!["--tls-self-signed", "a name"],
+            "--tls-self-signed a name",
+        ),
+        (
             vec!["--tls-cert", &cert, "--tls-key", &locked],
             "is encrypted",
         ),
