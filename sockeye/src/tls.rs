@@ -12,6 +12,7 @@
 mod acceptor;
 mod connector;
 mod error;
+mod fingerprint;
 mod identity;
 mod key_log;
 mod stream;
@@ -24,11 +25,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 
 pub use acceptor::{Acceptor, AcceptorOptions};
-pub use connector::{Connector, ConnectorOptions, Trust};
+pub use connector::{Connector, ConnectorOptions};
 pub use error::{ConfigError, HandshakeError, RejectedCertificate};
-pub use identity::{Certificates, Fingerprint, Identity, RevocationLists};
+pub use fingerprint::{Fingerprint, NoFingerprint};
+pub use identity::{Certificates, Identity, RevocationLists};
 pub use key_log::KeyLog;
 pub use stream::{Session, TlsStream};
+pub use verifier::Trust;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -11,27 +11,12 @@ use tokio_rustls::TlsConnector;
 
 use crate::stream::Stream;
 use crate::tls::error::{ConfigError, HandshakeError};
-use crate::tls::identity::{Certificates, Fingerprint, Identity, RevocationLists};
+use crate::tls::fingerprint::Fingerprint;
+use crate::tls::identity::{Identity, RevocationLists};
 use crate::tls::key_log::KeyLog;
 use crate::tls::stream::{Noted, TlsStream};
-use crate::tls::verifier::Verifier;
+use crate::tls::verifier::{Trust, Verifier};
 use crate::tls::{Version, alpn, provider};
-
-/// Which servers are trusted.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Trust {
-    /// Those whose certificate is signed by an authority that the platform trusts. The default.
-    Platform,
-    /// Those whose certificate is signed by one of these authorities, and no others.
-    Authorities(Certificates),
-    /// Those that have one of [`ConnectorOptions::pins`], whoever signed it, for whatever name and time: a certificate that
-    /// is known needs nobody to vouch for it.
-    PinsOnly,
-    /// **Anyone.** What is sent can be read and changed by whoever is on the way. The certificate is still there to be
-    /// looked at afterwards ([`Session::peer_certificates`](crate::tls::Session::peer_certificates)).
-    Anyone,
-}
 
 /// What a client asks of its servers, and what it shows.
 #[derive(Clone, Debug)]
@@ -41,7 +26,7 @@ pub struct ConnectorOptions {
     pub trust: Trust,
     /// If there are any, the server's certificate must be one of these, besides. Default: none.
     pub pins: Vec<Fingerprint>,
-    /// With [`Trust::Authorities`], certificates that are not valid any more. If there are any, each authority in the
+    /// Certificates that are not valid any more, only with [`Trust::Authorities`]. If there are any, each authority in the
     /// server's chain must have one. Default: none.
     pub revocations: RevocationLists,
     /// Shown to servers that ask for a certificate. Default `None`.
@@ -97,7 +82,7 @@ impl Connector {
     /// If an option cannot be used, or the platform's root certificates are asked for and cannot be had. That reads them
     /// from disk, a few milliseconds: make one connector and keep it.
     pub fn new(options: ConnectorOptions) -> Result<Self, ConfigError> {
-        let verifier = Verifier::new(&options)?;
+        let verifier = Verifier::new(&options.trust, &options.pins, &options.revocations)?;
         let sni = options.sni.as_deref().map(server_name).transpose()?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(options.min_version.and_later())?

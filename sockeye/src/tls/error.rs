@@ -8,7 +8,7 @@ use rustls::CertificateError;
 use rustls::client::VerifierBuilderError;
 use rustls::pki_types::{CertificateDer, UnixTime, pem};
 
-use crate::tls::identity::Fingerprint;
+use crate::tls::fingerprint::Fingerprint;
 use crate::tls_peek::Guess;
 
 /// Certificates, keys or options cannot be used.
@@ -44,12 +44,12 @@ pub enum ConfigError {
     /// A server without a certificate.
     #[error("no certificate to show to clients")]
     NoIdentity,
+    /// Revocation lists, and authorities that they could not be of.
+    #[error("revocation lists need the authorities that they are of")]
+    RevocationsAlone,
     /// Only pins are trusted, and there is none.
     #[error("no pin to trust by")]
     NoPin,
-    /// The text is no fingerprint.
-    #[error("not a fingerprint: write sha256: and 64 hexadecimal digits")]
-    Fingerprint,
     /// The text is neither a name of a host nor an IP address.
     #[error("not the name of a host, nor an IP address")]
     Name,

@@ -8,10 +8,26 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
-use crate::tls::connector::{ConnectorOptions, Trust};
 use crate::tls::error::{ConfigError, RejectedCertificate};
-use crate::tls::identity::Fingerprint;
+use crate::tls::fingerprint::Fingerprint;
+use crate::tls::identity::{Certificates, RevocationLists};
 use crate::tls::provider;
+
+/// Which servers are trusted.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Trust {
+    /// Those whose certificate is signed by an authority that the platform trusts. The default.
+    Platform,
+    /// Those whose certificate is signed by one of these authorities, and no others.
+    Authorities(Certificates),
+    /// Those that have one of [`ConnectorOptions::pins`](crate::tls::ConnectorOptions::pins), whoever signed it, for whatever name and time: a certificate that
+    /// is known needs nobody to vouch for it.
+    PinsOnly,
+    /// **Anyone.** What is sent can be read and changed by whoever is on the way. The certificate is still there to be
+    /// looked at afterwards ([`Session::peer_certificates`](crate::tls::Session::peer_certificates)).
+    Anyone,
+}
 
 /// Judges by authorities, by pins, by both or not at all. That the server holds the key of its certificate is looked at in
 /// any case.
@@ -27,8 +43,16 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(options: &ConnectorOptions) -> Result<Self, ConfigError> {
-        let chain: Option<Arc<dyn ServerCertVerifier>> = match &options.trust {
+    pub(super) fn new(
+        trust: &Trust,
+        pins: &[Fingerprint],
+        revocations: &RevocationLists,
+    ) -> Result<Self, ConfigError> {
+        // Ignored, they would seem to protect.
+        if !revocations.lists.is_empty() && !matches!(trust, Trust::Authorities(_)) {
+            return Err(ConfigError::RevocationsAlone);
+        }
+        let chain: Option<Arc<dyn ServerCertVerifier>> = match trust {
             Trust::Platform => Some(Arc::new(
                 rustls_platform_verifier::Verifier::new(provider())
                     .map_err(|error| ConfigError::PlatformRoots(error.to_string()))?,
@@ -36,18 +60,18 @@ impl Verifier {
             Trust::Authorities(authorities) => {
                 let roots = Arc::clone(&authorities.roots);
                 let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
-                    .with_crls(options.revocations.lists.clone())
+                    .with_crls(revocations.lists.clone())
                     .enforce_revocation_expiration()
                     .build()
                     .map_err(|error| ConfigError::of_verifier(&error))?;
                 Some(verifier)
             }
-            Trust::PinsOnly if options.pins.is_empty() => return Err(ConfigError::NoPin),
+            Trust::PinsOnly if pins.is_empty() => return Err(ConfigError::NoPin),
             Trust::PinsOnly | Trust::Anyone => None,
         };
         Ok(Self {
             chain,
-            pins: options.pins.clone().into(),
+            pins: pins.into(),
             name: None,
             algorithms: provider().signature_verification_algorithms,
         })

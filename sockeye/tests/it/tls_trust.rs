@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use sockeye::tls::{
     Acceptor, AcceptorOptions, Certificates, ConfigError, Connector, ConnectorOptions, Fingerprint,
-    HandshakeError, Identity, RejectedCertificate, RevocationLists, Trust,
+    HandshakeError, Identity, NoFingerprint, RejectedCertificate, RevocationLists, Trust,
 };
 use sockeye::{CloseReason, Conn, service_fn, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -298,6 +298,18 @@ async fn a_pin_alone_trusts_one_certificate_whoever_signed_it_for_whatever_name_
 
     let error = Connector::new(trusts(Trust::PinsOnly)).expect_err("trusts nobody");
     assert_eq!(error, ConfigError::NoPin);
+}
+
+#[test]
+fn revocation_lists_that_nobody_would_look_at_are_an_error() {
+    let root = Authority::root("root");
+    let list = root.revocation_list(&[], SystemTime::now() + Duration::from_secs(60));
+    for trust in [Trust::Platform, Trust::Anyone] {
+        let mut options = trusts(trust);
+        options.revocations = lists(&list);
+        let error = Connector::new(options).expect_err("they protect from nothing");
+        assert_eq!(error, ConfigError::RevocationsAlone);
+    }
 }
 
 #[tokio::test]
@@ -721,7 +733,7 @@ fn a_fingerprint_is_read_as_it_is_written_and_as_openssl_writes_it() {
         &text.replace("ba78", "\u{e9}78"),
     ] {
         let error = wrong.parse::<Fingerprint>().expect_err("no fingerprint");
-        assert_eq!(error, ConfigError::Fingerprint, "{wrong}");
+        assert_eq!(error, NoFingerprint, "{wrong}");
     }
 }
 
