@@ -3,12 +3,12 @@
 use crate::crowd;
 use crate::sys::{Epoll, READABLE, WRITABLE};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S> {
+    stream: S,
     /// How many messages have come back.
     pub turn: u64,
     sent: usize,
@@ -19,9 +19,9 @@ pub struct Client {
     pub served: bool,
 }
 
-impl Client {
+impl<S: Read + Write + AsRawFd> Client<S> {
     #[must_use]
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: S) -> Self {
         Self {
             stream,
             turn: 0,

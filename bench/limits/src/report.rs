@@ -24,12 +24,18 @@ impl Report {
         self
     }
 
+    /// Rust's escapes for printable text are JSON's.
+    #[must_use]
+    pub fn text(mut self, name: &str, value: &str) -> Self {
+        self.put(name, &format!("{value:?}"));
+        self
+    }
+
     /// Prints the object, with the verdict on the run: without an objection it counts.
     pub fn print(mut self, objection: Option<&str>) {
         self.put("valid", &objection.is_none().to_string());
         if let Some(objection) = objection {
-            // Rust's escapes for printable text are JSON's.
-            self.put("objection", &format!("{objection:?}"));
+            self = self.text("objection", objection);
         }
         println!("{{{}}}", self.0);
     }
@@ -38,6 +44,31 @@ impl Report {
         let comma = if self.0.is_empty() { "" } else { ", " };
         // Writing to a string cannot fail.
         let _ = write!(self.0, "{comma}\"{name}\": {value}");
+    }
+}
+
+/// Round trips, to say of each share of them how long they took at most.
+#[derive(Debug)]
+pub struct Latencies(Vec<u64>);
+
+impl From<Vec<u64>> for Latencies {
+    fn from(mut ns: Vec<u64>) -> Self {
+        ns.sort_unstable();
+        Self(ns)
+    }
+}
+
+impl Latencies {
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// In microseconds; not a number if there was none.
+    #[must_use]
+    pub fn us(&self, share: f64) -> f64 {
+        let place = ((self.0.len() as f64 * share).ceil() as usize).saturating_sub(1);
+        self.0.get(place).map_or(f64::NAN, |&ns| ns as f64 / 1000.0)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use sockeye_limits::account::{ListenQueue, cpu_ns, own_cpu_ns};
 use sockeye_limits::arguments::{Arguments, usage};
-use sockeye_limits::crowd::Opening;
+use sockeye_limits::crowd::{Opening, Plain};
 use sockeye_limits::exit_code;
 use sockeye_limits::report::{Report, objection};
 use sockeye_limits::sys;
@@ -34,15 +34,13 @@ fn run() -> io::Result<bool> {
         )));
     }
     let opening = Opening {
-        address,
         count,
         in_flight,
-        message: b"x",
         patience: Duration::from_secs(patience),
     };
     let (queue, server_cpu, client_cpu) = (ListenQueue::read()?, cpu_ns(pid)?, own_cpu_ns());
     let began = Instant::now();
-    let crowd = opening.run()?;
+    let crowd = opening.run(|| Plain::begin(address, b"x"))?;
     let seconds = began.elapsed().as_secs_f64();
     let server_cpu = cpu_ns(pid)? as f64 - server_cpu as f64;
     let client_cpu = (own_cpu_ns() - client_cpu) as f64;

@@ -1,0 +1,243 @@
+//! A closed-loop load: every connection sends a message, reads its whole echo, and only then sends the next.
+//!
+//! It finds what a message costs the server. Its latencies are those of a saturated server and say little about a
+//! lightly loaded one: with 1,000 connections most of a round trip is spent waiting for this one thread. And a closed
+//! loop sends nothing while the server stalls, so a stall is one slow message per connection and not the thousands a
+//! schedule would count.
+
+use crate::account::{cpu_ns, own_cpu_ns};
+use crate::arguments::{Arguments, usage};
+use crate::client::Client;
+use crate::crowd::{Crowd, Newcomer, Opening};
+use crate::pattern::Pattern;
+use crate::report::{Latencies, Report, objection};
+use crate::sys::{self, Epoll, Events, READABLE, WRITABLE};
+use std::io::{self, Read, Write};
+use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+struct Options {
+    address: SocketAddrV4,
+    pid: u32,
+    connections: usize,
+    size: usize,
+    duration: Duration,
+    warm_up: Duration,
+    verify: bool,
+}
+
+/// What is counted between two moments, both read in one place so that they cover the same time.
+struct Window {
+    began: Instant,
+    server_cpu_ns: u64,
+    client_cpu_ns: u64,
+    latencies_ns: Vec<u64>,
+}
+
+/// What all connections do.
+struct Plan {
+    pattern: Pattern,
+    verify: bool,
+    epoll: Epoll,
+}
+
+struct Load<S> {
+    options: Options,
+    plan: Plan,
+    clients: Vec<Option<Client<S>>>,
+    crowd: Crowd<S>,
+}
+
+/// Runs the load the command line asks for, on connections begun so. Whether it counts.
+pub fn run<N>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Result<bool>
+where
+    N: Newcomer<Stream: Read + Write + AsRawFd>,
+{
+    let options = Options::read()?;
+    let limit = sys::raise_descriptor_limit()?;
+    if options.connections as u64 + 32 > limit {
+        return Err(usage(format!(
+            "--connections: the descriptor limit is {limit}"
+        )));
+    }
+    let crowd = open(&options, begin)?;
+    let agreed = match crowd.streams.first() {
+        Some(stream) => N::describe(stream, Report::default()),
+        None => Report::default(),
+    };
+    let mut load = Load::new(options, crowd)?;
+    let window = load.drive()?;
+    load.report(window, agreed)
+}
+
+impl Options {
+    fn read() -> io::Result<Self> {
+        let mut words = Arguments::from_command_line();
+        let seconds = |value: f64, name| {
+            Duration::try_from_secs_f64(value).map_err(|error| usage(format!("{name}: {error}")))
+        };
+        let options = Self {
+            address: words.first("ADDRESS")?,
+            pid: words.required("--pid")?,
+            connections: words.required("--connections")?,
+            size: words.required("--size")?,
+            duration: seconds(words.required("--duration")?, "--duration")?,
+            warm_up: seconds(words.optional("--warmup")?.unwrap_or(0.5), "--warmup")?,
+            verify: words.flag("--verify"),
+        };
+        words.finish()?;
+        if options.connections == 0 || options.size == 0 || options.duration.is_zero() {
+            return Err(usage("a load needs connections, bytes and time".to_owned()));
+        }
+        Ok(options)
+    }
+}
+
+/// Opens all connections before the first message, or the first ones would be measured alone.
+fn open<N: Newcomer>(
+    options: &Options,
+    begin: impl Fn(SocketAddrV4) -> io::Result<N>,
+) -> io::Result<Crowd<N::Stream>> {
+    let opening = Opening {
+        count: options.connections,
+        in_flight: 256,
+        patience: Duration::from_secs(10),
+    };
+    opening.run(|| begin(options.address))
+}
+
+impl<S: Read + Write + AsRawFd> Load<S> {
+    fn new(options: Options, mut crowd: Crowd<S>) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let mut clients = Vec::with_capacity(options.connections);
+        for (token, stream) in crowd.streams.drain(..).enumerate() {
+            epoll.add(&stream, token, READABLE)?;
+            clients.push(Some(Client::new(stream)));
+        }
+        let plan = Plan {
+            pattern: Pattern::for_size(options.size),
+            verify: options.verify,
+            epoll,
+        };
+        Ok(Self {
+            options,
+            plan,
+            clients,
+            crowd,
+        })
+    }
+
+    fn drive(&mut self) -> io::Result<Window> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut events = Events::with_room_for(1024);
+        for token in 0..self.clients.len() {
+            self.proceed(token, 0, &mut buffer, None);
+        }
+        let mut edge = Instant::now() + self.options.warm_up;
+        let mut window: Option<Window> = None;
+        loop {
+            let now = Instant::now();
+            if now >= edge {
+                if let Some(window) = window {
+                    return Ok(window);
+                }
+                window = Some(Window::open(self.options.pid)?);
+                edge = Instant::now() + self.options.duration;
+            }
+            let left = edge.saturating_duration_since(now);
+            self.plan.epoll.wait(&mut events, Some(left))?;
+            for (token, happened) in events.iter() {
+                self.proceed(token, happened, &mut buffer, window.as_mut());
+            }
+        }
+    }
+
+    /// Moves one connection on. One that fails is out: opening it again would hide the failure in the rate.
+    fn proceed(
+        &mut self,
+        token: usize,
+        happened: u32,
+        buffer: &mut [u8],
+        window: Option<&mut Window>,
+    ) {
+        let Some(client) = &mut self.clients[token] else {
+            return;
+        };
+        if let Err(error) = self.plan.step(client, token, happened, buffer, window) {
+            self.crowd.fail(&error);
+            self.clients[token] = None;
+        }
+    }
+
+    fn report(self, window: Window, agreed: Report) -> io::Result<bool> {
+        let seconds = window.began.elapsed().as_secs_f64();
+        let server_cpu = cpu_ns(self.options.pid)? as f64 - window.server_cpu_ns as f64;
+        let client_cpu = (own_cpu_ns() - window.client_cpu_ns) as f64;
+        let served = self
+            .clients
+            .iter()
+            .flatten()
+            .filter(|client| client.served)
+            .count();
+        let latencies = Latencies::from(window.latencies_ns);
+        let messages = latencies.count() as f64;
+        let objection = objection(
+            served,
+            self.options.connections,
+            self.crowd.errors,
+            self.crowd.first_error.as_deref(),
+        );
+        agreed
+            .count("connections", self.options.connections as u64)
+            .count("size_bytes", self.options.size as u64)
+            .count("messages", latencies.count())
+            .figure("seconds", seconds)
+            .figure("messages_per_s", messages / seconds)
+            .figure("server_cpu_ns_per_message", server_cpu / messages)
+            .figure("client_cpu_ns_per_message", client_cpu / messages)
+            .figure("server_cpu_share", server_cpu / seconds / 1e9)
+            .figure("p50_us", latencies.us(0.5))
+            .figure("p99_us", latencies.us(0.99))
+            .figure("max_us", latencies.us(1.0))
+            .count("errors", self.crowd.errors)
+            .count("served", served as u64)
+            .print(objection.as_deref());
+        Ok(objection.is_none())
+    }
+}
+
+impl Plan {
+    fn step<S: Read + Write + AsRawFd>(
+        &self,
+        client: &mut Client<S>,
+        token: usize,
+        happened: u32,
+        buffer: &mut [u8],
+        window: Option<&mut Window>,
+    ) -> io::Result<()> {
+        let message = self.pattern.message(token, client.turn);
+        // Anything but room for more is for a read to find out.
+        if happened & !WRITABLE != 0
+            && let Some(latency) = client.receive(message, self.verify, buffer)?
+            && let Some(window) = window
+        {
+            window.latencies_ns.push(latency.as_nanos() as u64);
+            client.served = true;
+        }
+        let message = self.pattern.message(token, client.turn);
+        client.send(message, &self.epoll, token)
+    }
+}
+
+impl Window {
+    fn open(pid: u32) -> io::Result<Self> {
+        Ok(Self {
+            // Room for a second or two, so that growing it does not fall into the first of them.
+            latencies_ns: Vec::with_capacity(1 << 19),
+            server_cpu_ns: cpu_ns(pid)?,
+            client_cpu_ns: own_cpu_ns(),
+            began: Instant::now(),
+        })
+    }
+}
