@@ -4,6 +4,7 @@ use std::env;
 use std::fmt::Display;
 use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// What has not been asked for yet. Each question takes its words away, so that [`Arguments::finish`] finds the
 /// unknown ones.
@@ -38,6 +39,12 @@ impl Arguments {
             return Err(usage(format!("{name} needs a value")));
         }
         parse(name, &self.0.remove(place)).map(Some)
+    }
+
+    /// A time in seconds.
+    pub fn seconds(&mut self, name: &str, otherwise: f64) -> io::Result<Duration> {
+        let seconds = self.optional(name)?.unwrap_or(otherwise);
+        Duration::try_from_secs_f64(seconds).map_err(|error| usage(format!("{name}: {error}")))
     }
 
     pub fn flag(&mut self, name: &str) -> bool {

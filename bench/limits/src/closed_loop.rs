@@ -5,13 +5,13 @@
 //! loop sends nothing while the server stalls, so a stall is one slow message per connection and not the thousands a
 //! schedule would count.
 
-use crate::account::{cpu_ns, own_cpu_ns};
 use crate::arguments::{Arguments, usage};
 use crate::client::Client;
 use crate::crowd::{Crowd, Newcomer, Opening};
 use crate::pattern::Pattern;
-use crate::report::{Latencies, Report, objection};
+use crate::report::{Report, objection};
 use crate::sys::{self, Epoll, Events, READABLE, WRITABLE};
+use crate::window::Window;
 use std::io::{self, Read, Write};
 use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
@@ -25,14 +25,6 @@ struct Options {
     duration: Duration,
     warm_up: Duration,
     verify: bool,
-}
-
-/// What is counted between two moments, both read in one place so that they cover the same time.
-struct Window {
-    began: Instant,
-    server_cpu_ns: u64,
-    client_cpu_ns: u64,
-    latencies_ns: Vec<u64>,
 }
 
 /// What all connections do.
@@ -74,16 +66,13 @@ where
 impl Options {
     fn read() -> io::Result<Self> {
         let mut words = Arguments::from_command_line();
-        let seconds = |value: f64, name| {
-            Duration::try_from_secs_f64(value).map_err(|error| usage(format!("{name}: {error}")))
-        };
         let options = Self {
             address: words.first("ADDRESS")?,
             pid: words.required("--pid")?,
             connections: words.required("--connections")?,
             size: words.required("--size")?,
-            duration: seconds(words.required("--duration")?, "--duration")?,
-            warm_up: seconds(words.optional("--warmup")?.unwrap_or(0.5), "--warmup")?,
+            duration: words.seconds("--duration", 3.0)?,
+            warm_up: words.seconds("--warmup", 0.5)?,
             verify: words.flag("--verify"),
         };
         words.finish()?;
@@ -171,17 +160,14 @@ impl<S: Read + Write + AsRawFd> Load<S> {
     }
 
     fn report(self, window: Window, agreed: Report) -> io::Result<bool> {
-        let seconds = window.began.elapsed().as_secs_f64();
-        let server_cpu = cpu_ns(self.options.pid)? as f64 - window.server_cpu_ns as f64;
-        let client_cpu = (own_cpu_ns() - window.client_cpu_ns) as f64;
+        let found = window.close(self.options.pid)?;
         let served = self
             .clients
             .iter()
             .flatten()
             .filter(|client| client.served)
             .count();
-        let latencies = Latencies::from(window.latencies_ns);
-        let messages = latencies.count() as f64;
+        let messages = found.latencies.count() as f64;
         let objection = objection(
             served,
             self.options.connections,
@@ -191,15 +177,15 @@ impl<S: Read + Write + AsRawFd> Load<S> {
         agreed
             .count("connections", self.options.connections as u64)
             .count("size_bytes", self.options.size as u64)
-            .count("messages", latencies.count())
-            .figure("seconds", seconds)
-            .figure("messages_per_s", messages / seconds)
-            .figure("server_cpu_ns_per_message", server_cpu / messages)
-            .figure("client_cpu_ns_per_message", client_cpu / messages)
-            .figure("server_cpu_share", server_cpu / seconds / 1e9)
-            .figure("p50_us", latencies.us(0.5))
-            .figure("p99_us", latencies.us(0.99))
-            .figure("max_us", latencies.us(1.0))
+            .count("messages", found.latencies.count())
+            .figure("seconds", found.seconds)
+            .figure("messages_per_s", messages / found.seconds)
+            .figure("server_cpu_ns_per_message", found.server_cpu_ns / messages)
+            .figure("client_cpu_ns_per_message", found.client_cpu_ns / messages)
+            .figure("server_cpu_share", found.server_cpu_share())
+            .figure("p50_us", found.latencies.us(0.5))
+            .figure("p99_us", found.latencies.us(0.99))
+            .figure("max_us", found.latencies.us(1.0))
             .count("errors", self.crowd.errors)
             .count("served", served as u64)
             .print(objection.as_deref());
@@ -222,22 +208,10 @@ impl Plan {
             && let Some(latency) = client.receive(message, self.verify, buffer)?
             && let Some(window) = window
         {
-            window.latencies_ns.push(latency.as_nanos() as u64);
+            window.add(latency);
             client.served = true;
         }
         let message = self.pattern.message(token, client.turn);
         client.send(message, &self.epoll, token)
-    }
-}
-
-impl Window {
-    fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self {
-            // Room for a second or two, so that growing it does not fall into the first of them.
-            latencies_ns: Vec::with_capacity(1 << 19),
-            server_cpu_ns: cpu_ns(pid)?,
-            client_cpu_ns: own_cpu_ns(),
-            began: Instant::now(),
-        })
     }
 }

@@ -13,6 +13,7 @@ pub mod idle;
 pub mod pattern;
 pub mod report;
 pub mod sys;
+pub mod window;
 
 use std::io;
 use std::net::TcpListener;

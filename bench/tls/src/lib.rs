@@ -6,3 +6,5 @@
 pub mod config;
 pub mod newcomer;
 pub mod session;
+pub mod stalled;
+pub mod visit;
