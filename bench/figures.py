@@ -59,6 +59,8 @@ class Case:
     has_window: bool = False  # the program is to be told how long it measures
     more_is_better: bool = False
     is_timed: bool = True  # or else it measures what a busy machine does not change
+    most_steal_percent: float = MOST_STEAL_PERCENT
+    most_elsewhere_percent: float = MOST_ELSEWHERE_PERCENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,14 +174,14 @@ class Disturbance:
                 "elsewhere_percent": round(100 * elsewhere / total, 2)}
 
     @staticmethod
-    def objection(found):
+    def objection(found, case):
         def is_over(percent, most, least_ticks):
             return percent > most and percent * found["ticks"] / 100 >= least_ticks
 
-        if is_over(found["steal_percent"], MOST_STEAL_PERCENT, LEAST_STEAL_TICKS):
-            return f"the hypervisor took more than {MOST_STEAL_PERCENT} %"
-        if is_over(found["elsewhere_percent"], MOST_ELSEWHERE_PERCENT, LEAST_ELSEWHERE_TICKS):
-            return f"other processes took more than {MOST_ELSEWHERE_PERCENT} %"
+        if is_over(found["steal_percent"], case.most_steal_percent, LEAST_STEAL_TICKS):
+            return f"the hypervisor took more than {case.most_steal_percent} %"
+        if is_over(found["elsewhere_percent"], case.most_elsewhere_percent, LEAST_ELSEWHERE_TICKS):
+            return f"other processes took more than {case.most_elsewhere_percent} %"
         return None
 
 
@@ -250,7 +252,7 @@ def run_case(case, server, options):
     except Unavailable as error:
         run = {"valid": False, "objection": f"the server did not start: {error}"}
     found = disturbance.since()
-    objection = Disturbance.objection(found) if case.is_timed and run["valid"] else None
+    objection = Disturbance.objection(found, case) if case.is_timed and run["valid"] else None
     return run | found | ({"valid": False, "disturbed": True, "objection": objection} if objection else {})
 
 
@@ -491,6 +493,13 @@ def read_or_nothing(path):
         return ""
 
 
+def stricter(cases):
+    usual = (MOST_STEAL_PERCENT, MOST_ELSEWHERE_PERCENT)
+    limits = {name: (case.most_steal_percent, case.most_elsewhere_percent) for name, case in cases.items()}
+    return "".join(f" For {name} it is {steal} % and {elsewhere} %."
+                   for name, (steal, elsewhere) in limits.items() if (steal, elsewhere) != usual)
+
+
 def page(options, control, suite, servers, missing, runs):
     invalid = collections.Counter((run["case"], run["server"], run["objection"]) for run in runs if not run["valid"])
     lines = [f"# Figures of {options.date}, {options.label}", "",
@@ -509,7 +518,8 @@ def page(options, control, suite, servers, missing, runs):
               "Decided beforehand: a run counts unless a connection failed or went unserved, or (but for memory and "
               f"the start-up) the hypervisor took more than {MOST_STEAL_PERCENT} % of the CPUs and at least "
               f"{LEAST_STEAL_TICKS} clock ticks, or other processes took more than {MOST_ELSEWHERE_PERCENT} % and at "
-              f"least {LEAST_ELSEWHERE_TICKS}. A run so disturbed is repeated, up to {MOST_ATTEMPTS - 1} times.", ""]
+              f"least {LEAST_ELSEWHERE_TICKS}.{stricter(suite.cases)} A run so disturbed is repeated, up to "
+              f"{MOST_ATTEMPTS - 1} times.", ""]
     lines += [f"- {case}, {server}: {count} × {why}" for (case, server, why), count in invalid.items()] or ["None."]
     return "\n".join(lines) + "\n"
 
