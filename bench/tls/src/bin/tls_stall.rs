@@ -122,7 +122,7 @@ impl Options {
             clients: words.optional("--clients")?.unwrap_or(100),
             messages_per_s: words.optional("--messages-per-s")?.unwrap_or(10_000.0),
             visits_per_s: words.optional("--visits-per-s")?.unwrap_or(97.0),
-            duration: words.seconds("--duration", 8.0)?,
+            duration: words.seconds("--duration", 6.0)?,
             warm_up: words.seconds("--warmup", 0.5)?,
         };
         words.finish()?;
