@@ -123,6 +123,10 @@ async fn secure(
 ) -> Result<Stream, Failure> {
     let mut secured = Secured::default();
     let stream = securing.secure(arguments, stream, &mut secured).await;
+    // As JSON the account is all there is on stderr, and has it in it.
+    if !(arguments.explain && arguments.json) {
+        warn(&secured);
+    }
     account.secured(secured, securing.trusted_by(arguments));
     if arguments.verbose {
         for line in account.security() {
@@ -130,6 +134,12 @@ async fn secure(
         }
     }
     stream
+}
+
+fn warn(secured: &Secured) {
+    if let Some(warning) = &secured.warning {
+        talk(&Warning(warning));
+    }
 }
 
 /// When the talk ends.
@@ -202,8 +212,8 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
         .with_hint("--tls-eof lax is for servers that are known to end so")),
         Ending::ReceiveFailed(error) => Err(match HandshakeError::refusal(&error) {
             // In TLS 1.3 a server can refuse our certificate only after the handshake.
-            Some(refused) => secure::failure(refused, &account.peer),
-            None => Failure::new(
+            Some(refused) if got == 0 => secure::failure(refused, &account.peer),
+            _ => Failure::new(
                 Code::Receive,
                 anyhow!(error).context(format!("cannot receive from {}", account.peer)),
             ),
@@ -307,6 +317,7 @@ async fn probe(
         }
     };
     let took = started.elapsed();
+    warn(&secured);
     let session = secured.tls.as_ref().map(|(session, _)| session);
     let line = if arguments.json {
         let why = match &insecure {

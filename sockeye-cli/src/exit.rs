@@ -1,6 +1,6 @@
 //! How the program ends: exit codes that scripts can rely on, and errors that say what to do.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -82,15 +82,15 @@ impl fmt::Display for Warning<'_> {
     }
 }
 
-/// Control characters shown, not obeyed: a name or a path may come from somebody else.
+/// What cannot be seen, or changes how the rest is seen, shown and not obeyed: control characters, and those that turn the
+/// direction of writing. A name or a path may come from somebody else.
 pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
-            // Writing to a string cannot fail.
-            let _ = write!(shown, "{}", c.escape_default());
-        } else {
-            shown.push(c);
+        match c {
+            // These are seen.
+            '\'' | '"' | '\\' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
         }
     }
     shown

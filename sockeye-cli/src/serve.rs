@@ -46,9 +46,9 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     })
     .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let reporter = Arc::new(reporter);
-    let reload = Arc::new(Reload::new(rules, tls, handle.clone(), &reporter));
-    reload::watch(Arc::clone(&reload))
-        .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
+    let reload = Reload::new(rules, tls, handle.clone(), &reporter).start();
+    let reload =
+        reload.map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let signals = signals::listen(handle, drain, Arc::clone(&reporter), reload)
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot take signals")))?;
 

@@ -28,6 +28,7 @@ pub(crate) struct Account {
     tls: Option<TlsSession>,
     /// What a server has shown that was not trusted.
     rejected_certificates: Vec<Certificate>,
+    warning: Option<String>,
     bytes_sent: u64,
     pub(crate) bytes_received: u64,
     first_byte_ms: Option<f64>,
@@ -126,6 +127,7 @@ impl Account {
             trusted_by,
         });
         self.rejected_certificates = secured.rejected;
+        self.warning = secured.warning;
     }
 
     /// The handshake failed: there was nothing to talk on.

@@ -16,9 +16,8 @@ use tokio::time::timeout;
 use crate::address::Destination;
 use crate::certificate::Certificate;
 use crate::cli::connect::Connect;
-use crate::exit::{Code, Failure, Warning};
-use crate::output::talk;
-use crate::tls_files::{identity, key_log, read};
+use crate::exit::{Code, Failure};
+use crate::tls_files::{identity, key_log, read, using};
 
 /// What is to be done with a connection before it is talked on.
 pub(crate) struct Securing {
@@ -41,6 +40,8 @@ pub(crate) struct Secured {
     pub(crate) tls: Option<(Session, Duration)>,
     /// What a server showed that was not trusted.
     pub(crate) rejected: Vec<Certificate>,
+    /// What the user has to know though all went well.
+    pub(crate) warning: Option<String>,
 }
 
 impl Securing {
@@ -86,42 +87,57 @@ impl Securing {
         }
     }
 
-    /// Does it. What was done before it failed is in `secured` all the same.
+    /// Does it, all under one deadline. What was done before it failed is in `secured` all the same.
     pub(crate) async fn secure(
         &self,
         arguments: &Connect,
-        mut stream: Stream,
+        stream: Stream,
         secured: &mut Secured,
     ) -> Result<Stream, Failure> {
         let peer = stream.peer_addr().ok();
         let peer = peer.map_or_else(|| "the server".to_owned(), |peer| peer.to_string());
-        if let Some(send_proxy) = &arguments.send_proxy {
-            let end = |address: std::io::Result<Addr>| match address {
-                Ok(Addr::Tcp(address)) => Some(address),
-                _ => None,
-            };
-            let header = send_proxy.header(end(stream.local_addr()), end(stream.peer_addr()));
-            let bytes = header.encode().map_err(Failure::usage)?;
-            stream.write_all(&bytes).await.map_err(|error| {
-                let what = format!("cannot send the PROXY header to {peer}");
-                Failure::new(Code::Receive, anyhow!(error).context(what))
-            })?;
-            secured.proxy_header = Some(header);
-        }
-        let Some(tls) = &self.tls else {
-            return Ok(stream);
-        };
         let limit = arguments.handshake_timeout;
-        match timeout(limit, tls.shake_hands(&peer, stream, secured)).await {
+        let steps = async {
+            let stream = send_header(arguments, stream, secured, &peer).await?;
+            match &self.tls {
+                Some(tls) => tls.shake_hands(&peer, stream, secured).await,
+                None => Ok(stream),
+            }
+        };
+        match timeout(limit, steps).await {
             Ok(result) => result,
             Err(_) => {
                 let limit = humantime::format_duration(limit);
-                let error = anyhow!("no TLS with {peer} within {limit}");
+                let error = anyhow!("no handshake with {peer} within {limit}");
                 Err(Failure::new(Code::Timeout, error)
                     .with_hint("it accepts and says nothing; --handshake-timeout waits longer"))
             }
         }
     }
+}
+
+/// The PROXY header, if one is to be sent.
+async fn send_header(
+    arguments: &Connect,
+    mut stream: Stream,
+    secured: &mut Secured,
+    peer: &str,
+) -> Result<Stream, Failure> {
+    let Some(send_proxy) = &arguments.send_proxy else {
+        return Ok(stream);
+    };
+    let end = |address: std::io::Result<Addr>| match address {
+        Ok(Addr::Tcp(address)) => Some(address),
+        _ => None,
+    };
+    let header = send_proxy.header(end(stream.local_addr()), end(stream.peer_addr()));
+    let bytes = header.encode().map_err(Failure::usage)?;
+    stream.write_all(&bytes).await.map_err(|error| {
+        let what = format!("cannot send the PROXY header to {peer}");
+        Failure::new(Code::Receive, anyhow!(error).context(what))
+    })?;
+    secured.proxy_header = Some(header);
+    Ok(stream)
 }
 
 impl Tls {
@@ -144,7 +160,7 @@ impl Tls {
                 let took = started.elapsed();
                 secured.tls = stream.tls().map(|session| (session, took));
                 if let (true, Some((session, _))) = (self.insecure, &secured.tls) {
-                    warn_of_insecure(session);
+                    secured.warning = Some(insecure(session));
                 }
                 Ok(stream)
             }
@@ -159,14 +175,12 @@ impl Tls {
 }
 
 /// The warning that --insecure costs on every run.
-fn warn_of_insecure(session: &Session) {
+fn insecure(session: &Session) -> String {
     let shown = match session.peer_certificates.first() {
         Some(der) => format!("it showed one {}", Certificate::of(der).line()),
         None => "it showed none".to_owned(),
     };
-    talk(&Warning(&format!(
-        "--insecure: the server's certificate is not verified; {shown}"
-    )));
+    format!("--insecure: the server's certificate is not verified; {shown}")
 }
 
 fn no_starttls(error: NegotiateError, peer: &str) -> Failure {
@@ -214,16 +228,16 @@ fn connector(arguments: &Connect) -> Result<Connector, Failure> {
     let mut options = ConnectorOptions::default();
     options.trust = match &arguments.ca {
         _ if arguments.insecure => Trust::Anyone,
-        Some(path) => Trust::Authorities(read(path, Certificates::from_pem)?),
+        Some(path) => Trust::Authorities(using(path, read(path), Certificates::from_pem)?),
         None if !arguments.pin.is_empty() => Trust::PinsOnly,
         None => Trust::Platform,
     };
     options.pins.clone_from(&arguments.pin);
     if let Some(path) = &arguments.crl {
-        options.revocations = read(path, RevocationLists::from_pem)?;
+        options.revocations = using(path, read(path), RevocationLists::from_pem)?;
     }
     if let Some(path) = &arguments.cert {
-        options.identity = Some(identity(path, arguments.key.as_deref())?);
+        options.identity = Some(identity(path, arguments.key.as_deref(), read)?);
     }
     options.sni.clone_from(&arguments.sni);
     options.alpn = arguments

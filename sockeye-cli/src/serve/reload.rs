@@ -1,14 +1,15 @@
 //! Reads rules and certificates anew: on HUP both, and certificates whenever their files change. What is bad changes
-//! nothing.
+//! nothing. In a thread of its own, for a file that hangs must not keep a signal from ending the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sockeye::Handle;
 use sockeye::tls::Acceptor;
 
@@ -22,21 +23,37 @@ pub(super) struct Reload {
     rules: RulesSource,
     tls: Option<Certificates>,
     handle: Handle,
-    /// Weak, for the thread that watches must not keep the last lines from being written.
+    /// Weak, for this thread must not keep the last lines from being written.
     reporter: Weak<Reporter>,
 }
 
 struct Certificates {
     source: TlsSource,
     acceptor: Acceptor,
-    files: Mutex<Files>,
-}
-
-struct Files {
     /// When they were last tried, well or not: each change is told once.
     tried: Contents,
     /// What is shown to clients.
     loaded: Contents,
+}
+
+/// Asks the thread to read everything anew.
+#[derive(Clone)]
+pub(super) struct Ask {
+    hup: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+}
+
+impl Ask {
+    /// Never waits; several requests before the next reload are one.
+    pub(super) fn hup(&self) {
+        self.hup.store(true, Ordering::Relaxed);
+        wake(&self.wake);
+    }
+}
+
+/// One that waits is as good as many.
+fn wake(wake: &SyncSender<()>) {
+    let _ = wake.try_send(());
 }
 
 impl Reload {
@@ -51,13 +68,69 @@ impl Reload {
             tls: tls.map(|tls| Certificates {
                 source: tls.source,
                 acceptor: tls.acceptor,
-                files: Mutex::new(Files {
-                    tried: tls.contents.clone(),
-                    loaded: tls.contents,
-                }),
+                tried: tls.contents.clone(),
+                loaded: tls.contents,
             }),
             handle,
             reporter: Arc::downgrade(reporter),
+        }
+    }
+
+    /// Starts the thread, which lasts as long as the program.
+    pub(super) fn start(self) -> io::Result<Ask> {
+        let (sender, woken) = mpsc::sync_channel(1);
+        let ask = Ask {
+            hup: Arc::default(),
+            wake: sender,
+        };
+        let hup = Arc::clone(&ask.hup);
+        let watcher = self.watch(&ask.wake);
+        thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || self.run(&hup, &woken, watcher))?;
+        Ok(ask)
+    }
+
+    /// Watches the folders of the certificates.
+    ///
+    /// Not the files themselves, for most tools put a new file in the place of the old one, or turn a link that leads to it
+    /// (certbot, Kubernetes). Where no events come, as from NFS, looking every [`LOOK`] finds it, too; so it is no
+    /// failure if the kernel has no watches left.
+    fn watch(&self, wake_up: &SyncSender<()>) -> Option<RecommendedWatcher> {
+        let files = self.tls.as_ref()?.source.files();
+        let mut folders: Vec<PathBuf> = files.flat_map(|file| folders(file)).collect();
+        folders.sort();
+        folders.dedup();
+        let wake_up = wake_up.clone();
+        let changed = move |event: notify::Result<notify::Event>| {
+            // To read a file is an event, too, and it is we who do.
+            if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+                wake(&wake_up);
+            }
+        };
+        let mut watcher = notify::recommended_watcher(changed).ok()?;
+        for folder in &folders {
+            watcher.watch(folder, RecursiveMode::NonRecursive).ok()?;
+        }
+        Some(watcher)
+    }
+
+    fn run(mut self, hup: &AtomicBool, woken: &Receiver<()>, _watcher: Option<RecommendedWatcher>) {
+        loop {
+            let event = match woken.recv_timeout(LOOK) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let latest = Instant::now() + AT_LATEST;
+            let in_time = || !hup.load(Ordering::Relaxed) && Instant::now() < latest;
+            // Certificate and key are two files, and one comes first.
+            while event && in_time() && woken.recv_timeout(QUIET).is_ok() {}
+            if hup.swap(false, Ordering::Relaxed) {
+                self.all();
+            } else {
+                self.changed_certificates();
+            }
         }
     }
 
@@ -68,11 +141,15 @@ impl Reload {
     }
 
     /// HUP: everything, or nothing if a part of it is bad.
-    pub(super) fn all(&self) {
-        let reload = || -> Result<bool, Failure> {
+    fn all(&mut self) {
+        let mut reload = || -> Result<bool, Failure> {
             let rules = self.rules.load()?;
-            let certificates = match &self.tls {
-                Some(tls) => self.certificates(tls)?,
+            let contents = self
+                .tls
+                .as_ref()
+                .map(|tls| tls.source.read(Some(&tls.tried)));
+            let certificates = match contents {
+                Some(contents) => self.certificates(contents)?,
                 None => false,
             };
             let changed = rules != *self.handle.rules();
@@ -81,75 +158,39 @@ impl Reload {
             }
             Ok(changed || certificates)
         };
-        self.report(Event::reload(Cause::Hup, reload()));
+        let reloaded = reload();
+        self.report(Event::reload(Cause::Hup, reloaded));
     }
 
     /// The certificates, if what is in their files is not what it was.
-    fn changed_certificates(&self) {
+    fn changed_certificates(&mut self) {
         let Some(tls) = &self.tls else { return };
-        if tls.files().tried == tls.source.contents() {
+        let contents = tls.source.read(Some(&tls.tried));
+        if contents == tls.tried {
             return;
         }
-        let reloaded = self.certificates(tls);
+        let reloaded = self.certificates(contents);
         self.report(Event::reload(Cause::Files, reloaded));
     }
 
-    /// Loads the certificates, and says whether they are others than before.
-    fn certificates(&self, tls: &Certificates) -> Result<bool, Failure> {
-        let mut files = tls.files();
-        // Before they are loaded: what changes meanwhile is a change to come.
-        files.tried = tls.source.contents();
-        let options = tls.source.load()?;
-        if files.tried == files.loaded {
+    /// Puts these certificates in the place of those that are shown, and says whether they are others.
+    fn certificates(&mut self, contents: Contents) -> Result<bool, Failure> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(false);
+        };
+        tls.tried = contents.clone();
+        if contents == tls.loaded {
             return Ok(false);
         }
+        let options = tls.source.options(&contents)?;
         let certificates = shown(&options);
         tls.acceptor.reload(options).map_err(Failure::usage)?;
-        files.loaded = files.tried.clone();
+        tls.loaded = contents;
         if let Some(reporter) = self.reporter.upgrade() {
             reporter.certificates(certificates);
         }
         Ok(true)
     }
-}
-
-impl Certificates {
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Watches the files of certificates until the program ends, in a thread.
-///
-/// Their directories are watched and not they, for most tools put a new file in the place of the old one, or turn a link
-/// that leads to it (certbot, Kubernetes). Where no events come, as from NFS, looking every [`LOOK`] finds it, too.
-pub(super) fn watch(reload: Arc<Reload>) -> io::Result<()> {
-    let Some(tls) = &reload.tls else {
-        return Ok(());
-    };
-    let mut folders: Vec<PathBuf> = tls.source.files().flat_map(|file| folders(file)).collect();
-    folders.sort();
-    folders.dedup();
-    if folders.is_empty() {
-        return Ok(());
-    }
-    let (tell, changes) = mpsc::sync_channel(1);
-    // One waiting change is as good as many.
-    let watcher = notify::recommended_watcher(move |_| {
-        let _ = tell.try_send(());
-    });
-    let watcher = watcher.and_then(|mut watcher| {
-        for folder in &folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
-        Ok(watcher)
-    });
-    // Without events, for want of inotify instances for example, there is still the look from time to time.
-    let watcher = watcher.ok();
-    thread::Builder::new()
-        .name("certificates".to_owned())
-        .spawn(move || look(&reload, watcher, &changes))?;
-    Ok(())
 }
 
 /// The folders where an entry can change that decides what a path leads to: that of the file, and that of each link on
@@ -178,29 +219,8 @@ const MOST_LINKS: usize = 40;
 /// Between two looks without an event.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long the folder must be quiet before it is looked at: certificate and key are two files, and one comes first.
+/// How long the folder must be quiet before it is looked at.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// A folder that is never quiet is looked at all the same.
 const AT_LATEST: Duration = Duration::from_secs(2);
-
-fn look(reload: &Reload, watcher: Option<RecommendedWatcher>, changes: &Receiver<()>) {
-    loop {
-        let event = match &watcher {
-            Some(_) => changes.recv_timeout(LOOK),
-            None => {
-                thread::sleep(LOOK);
-                Err(RecvTimeoutError::Timeout)
-            }
-        };
-        match event {
-            Ok(()) => {
-                let latest = Instant::now() + AT_LATEST;
-                while Instant::now() < latest && changes.recv_timeout(QUIET).is_ok() {}
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        reload.changed_certificates();
-    }
-}

@@ -1,4 +1,4 @@
-//! INT and TERM drain, then abort; USR1 tells the counters; HUP reads rules and certificates anew.
+//! INT and TERM drain, then abort; USR1 tells the counters; HUP has rules and certificates read anew.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::serve::events::Event;
-use crate::serve::reload::Reload;
+use crate::serve::reload::Ask;
 use crate::serve::reporter::Reporter;
 
 /// The thread that waits for signals.
@@ -34,7 +34,7 @@ pub(crate) fn listen(
     handle: Handle,
     drain: Duration,
     reporter: Arc<Reporter>,
-    reload: Arc<Reload>,
+    reload: Ask,
 ) -> io::Result<Watch> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -87,7 +87,7 @@ fn wait(
     handle: &Handle,
     drain: Duration,
     reporter: &Reporter,
-    reload: &Reload,
+    reload: &Ask,
 ) -> bool {
     runtime.block_on(async {
         let mut draining = false;
@@ -106,7 +106,7 @@ fn wait(
                     reporter.report(Event::drain(handle.snapshot(), drain));
                     handle.drain(drain);
                 }
-                Asked::Reload => reload.all(),
+                Asked::Reload => reload.hup(),
                 Asked::Snapshot => {
                     reporter.last_refused();
                     reporter.report(Event::snapshot(handle.snapshot()));

@@ -1,7 +1,9 @@
 //! What is read from files, and can be read anew: certificates with all that goes with them, and the rules.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
@@ -11,10 +13,7 @@ use sockeye::tls::{Acceptor, AcceptorOptions, Certificates, Identity, Revocation
 use crate::certificate::Certificate;
 use crate::cli::serve::Serve;
 use crate::exit::Failure;
-use crate::tls_files::{identity, key_log, read};
-
-/// What is in files, in their order; `None` where one cannot be read.
-pub(super) type Contents = Vec<Option<Vec<u8>>>;
+use crate::tls_files::{identity, key_log, read, read_at_most, using};
 
 /// Where the certificates come from; what does not come from files is made once.
 pub(super) struct TlsSource {
@@ -73,20 +72,33 @@ impl TlsSource {
         }))
     }
 
-    /// Reads the files as they are now.
-    pub(super) fn load(&self) -> Result<AcceptorOptions, Failure> {
+    /// Reads the files as they are now. A pipe can be read only once, and gives what it gave `before`.
+    pub(super) fn read(&self, before: Option<&Contents>) -> Contents {
+        let read = |path: &PathBuf| {
+            let old = before.and_then(|before| before.0.get(path));
+            let bytes = match old {
+                Some(old) if fs::metadata(path).is_ok_and(|now| !now.is_file()) => old.clone(),
+                _ => read(path).map_err(|error| error.to_string()),
+            };
+            (path.clone(), bytes)
+        };
+        Contents(self.files().map(read).collect())
+    }
+
+    /// Makes of what was read what clients are shown and asked for.
+    pub(super) fn options(&self, contents: &Contents) -> Result<AcceptorOptions, Failure> {
         let mut options = self.fixed.clone();
         options.identities.extend(self.self_signed.clone());
         for (certificate, key) in &self.pairs {
-            options
-                .identities
-                .push(identity(certificate, key.as_deref())?);
+            let identity = identity(certificate, key.as_deref(), |path| contents.of(path))?;
+            options.identities.push(identity);
         }
+        let bytes = |path: &Path| contents.of(path);
         if let Some(path) = &self.client_ca {
-            options.client_authorities = Some(read(path, Certificates::from_pem)?);
+            options.client_authorities = Some(using(path, bytes(path), Certificates::from_pem)?);
         }
         if let Some(path) = &self.client_crl {
-            options.client_revocations = read(path, RevocationLists::from_pem)?;
+            options.client_revocations = using(path, bytes(path), RevocationLists::from_pem)?;
         }
         Ok(options)
     }
@@ -99,10 +111,19 @@ impl TlsSource {
             .chain([self.client_ca.as_ref(), self.client_crl.as_ref()])
             .flatten()
     }
+}
 
-    /// What is in the files, to see whether it has changed.
-    pub(super) fn contents(&self) -> Contents {
-        self.files().map(|path| fs::read(path).ok()).collect()
+/// What is in the files of a [`TlsSource`], or why it cannot be read. Read once, so that what is compared is what is used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Contents(BTreeMap<PathBuf, Result<Vec<u8>, String>>);
+
+impl Contents {
+    fn of(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match self.0.get(path) {
+            Some(Ok(bytes)) => Ok(bytes.clone()),
+            Some(Err(error)) => Err(io::Error::other(error.clone())),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }
 
@@ -123,9 +144,8 @@ impl Tls {
         let Some(source) = TlsSource::new(arguments)? else {
             return Ok(None);
         };
-        // Before they are loaded: what changes meanwhile is a change to come.
-        let contents = source.contents();
-        let options = source.load()?;
+        let contents = source.read(None);
+        let options = source.options(&contents)?;
         let shown = shown(&options);
         let acceptor = Acceptor::new(options).map_err(Failure::usage)?;
         Ok(Some(Self {
@@ -154,6 +174,9 @@ pub(super) struct RulesSource {
     allow: Vec<Source>,
     deny: Vec<Source>,
 }
+
+/// A file of as many networks as a list may have, with comments.
+const MOST_LIST_BYTES: u64 = 128 * 1024 * 1024;
 
 enum Source {
     Network(Network),
@@ -194,7 +217,10 @@ impl Source {
             Self::File(path) => path,
         };
         let shown = path.display();
-        let text = fs::read_to_string(path).map_err(|error| {
+        let text = read_at_most(path, MOST_LIST_BYTES).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| io::Error::other("not text (UTF-8)"))
+        });
+        let text = text.map_err(|error| {
             let written = path.to_string_lossy();
             let error = match written.parse::<Network>() {
                 // `10.1.2.3/8` is no file that somebody forgot.

@@ -165,11 +165,21 @@ impl HandshakeError {
         }
     }
 
-    /// The error that the peer's refusal is after the handshake: in TLS 1.3 a server can only then say that it does not
-    /// take the client's certificate. `None` if it is no refusal.
+    /// Whether an error of reading is the peer's refusal of our certificate: in TLS 1.3 a server can say so only after
+    /// the handshake. `None` for every other alert, which is an error of the stream.
     pub fn refusal(error: &io::Error) -> Option<Self> {
+        use rustls::AlertDescription as Alert;
         match error.get_ref()?.downcast_ref()? {
-            rustls::Error::AlertReceived(alert) => Some(Self::Refused(alert_in_words(*alert))),
+            rustls::Error::AlertReceived(
+                alert @ (Alert::CertificateRequired
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied),
+            ) => Some(Self::Refused(alert_in_words(*alert))),
             _ => None,
         }
     }
