@@ -240,8 +240,8 @@ impl Record {
         error
     }
 
-    /// Why a connection ended whose handshake came to this error of the socket.
-    pub(crate) fn reason_in_handshake(&self, error: io::Error) -> (CloseReason, Option<io::Error>) {
+    /// Why a connection ended that came to this error of the socket before its service, or after it.
+    pub(crate) fn reason_of_socket(&self, error: io::Error) -> (CloseReason, Option<io::Error>) {
         let error = self.failed(error);
         self.reason(Err(error))
     }

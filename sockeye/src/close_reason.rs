@@ -16,6 +16,8 @@ pub enum CloseReason {
     PeerLost,
     /// TLS ended without close_notify (RFC 8446, section 6.1): the stream may have been cut by somebody else.
     Truncated,
+    /// [`Timeouts::delivery`](crate::Timeouts::delivery): the client did not take the end of what was sent to it.
+    Unread,
     /// The PROXY header was none, or was not whole when the stream ended.
     ProxyHeader,
     /// [`Timeouts::proxy_header`](crate::Timeouts::proxy_header).
@@ -40,12 +42,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PeerClosed,
         Self::Finished,
         Self::Reset,
         Self::PeerLost,
         Self::Truncated,
+        Self::Unread,
         Self::ProxyHeader,
         Self::ProxyHeaderTimeout,
         Self::TlsHandshake,
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::Reset => "reset",
             Self::PeerLost => "peer_lost",
             Self::Truncated => "truncated",
+            Self::Unread => "unread",
             Self::ProxyHeader => "proxy_header",
             Self::ProxyHeaderTimeout => "proxy_header_timeout",
             Self::TlsHandshake => "tls_handshake",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::close_reason::CloseReason;
+use crate::stream::DELIVERY;
 
 /// How long a server waits for a client. Every wait ends in a closed connection, with the reason of its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +26,9 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// The whole connection, however busy. Default `None`.
     pub lifetime: Option<Duration>,
+    /// Over TLS, when the service has ended: how long the client may take nothing of what is still to be sent to it
+    /// ([`Stream::deliver`](crate::Stream::deliver)). Default [`DELIVERY`], 60 s.
+    pub delivery: Duration,
     /// When we close first: how long to read and drop what the client still sends, waiting for its FIN
     /// ([`Stream::close`](crate::Stream::close)). Default 2 s.
     pub linger: Duration,
@@ -38,6 +42,7 @@ impl Default for Timeouts {
             first_byte: None,
             idle: None,
             lifetime: None,
+            delivery: DELIVERY,
             linger: Duration::from_secs(2),
         }
     }

@@ -89,6 +89,7 @@ async fn close(ending: Ending, account: &mut Account) {
         Ending::Unserved(..) => record.take(),
         _ => Some(record.returned().await),
     };
+    let served = matches!(ending, Ending::Returned(_));
     let (reason, error) = match ending {
         Ending::Panicked => (CloseReason::Panic, None),
         Ending::Deadline(reason) => (reason, None),
@@ -105,6 +106,14 @@ async fn close(ending: Ending, account: &mut Account) {
         return;
     };
     if reason.is_abrupt() || record.peer_is_gone() {
+        return;
+    }
+    // After a deadline nobody is waited for any longer.
+    if served && let Err(error) = stream.deliver(record.core.timeouts.delivery).await {
+        closing.reason = match record.reason_of_socket(error) {
+            (CloseReason::Error, _) => CloseReason::Unread,
+            (reason, _) => reason,
+        };
         return;
     }
     let linger = record.core.timeouts.linger;

@@ -104,7 +104,7 @@ async fn read_proxy_header(record: &Record) -> Result<(), Unserved> {
             let (reason, error) = match error {
                 // Whoever looks whether the port is open does so.
                 ReadError::EndOfStream { after: 0 } => (CloseReason::PeerClosed, None),
-                ReadError::Io(error) => record.reason_in_handshake(error),
+                ReadError::Io(error) => record.reason_of_socket(error),
                 error => (CloseReason::ProxyHeader, Some(io::Error::other(error))),
             };
             Err(Unserved::Closed(reason, error))
@@ -130,7 +130,7 @@ async fn accept_tls(record: &Record, acceptor: &tls::Acceptor) -> Result<(), Uns
     record.hand_back(stream);
     let (reason, error) = match error {
         HandshakeError::EndOfStream { after: 0 } => (CloseReason::PeerClosed, None),
-        HandshakeError::Io(error) => record.reason_in_handshake(error),
+        HandshakeError::Io(error) => record.reason_of_socket(error),
         error => (CloseReason::TlsHandshake, Some(io::Error::other(error))),
     };
     Err(Unserved::Closed(reason, error))

@@ -120,4 +120,4 @@ pub use listener::{Keepalive, SocketOptions};
 pub use server::{Server, raise_descriptor_limit};
 pub use service::{Service, ServiceFn, service_fn};
 pub use shutdown::Handle;
-pub use stream::Stream;
+pub use stream::{DELIVERY, Stream};

@@ -88,12 +88,44 @@ impl Stream {
     /// Closes so that the peer never loses our last bytes to a reset: sends FIN, reads and drops what still
     /// comes until the peer closes too, for at most `linger`, then closes.
     ///
+    /// Over TLS what rustls still holds is sent first, see [`Stream::deliver`], for [`DELIVERY`] at most.
+    ///
     /// Says whether the peer closed within `linger`. Cancelling it closes at once, as a drop does.
     ///
     /// Why: RFC 1122, section 4.2.2.13 has a close with unread input answer with a reset, and a reset makes the
     /// peer's kernel throw away what it has not yet delivered. nginx calls the cure `lingering_close`.
     pub async fn close(mut self, linger: Duration) -> bool {
-        self.linger(linger).await
+        self.deliver(DELIVERY).await.is_ok() && self.linger(linger).await
+    }
+
+    /// Waits until the kernel has all that was written. Over TCP and Unix sockets it has; over TLS rustls keeps up to 64 KiB
+    /// that the kernel would not take, and who closes would throw it away: what the kernel has it delivers after the
+    /// close, as long as the peer takes it.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if for `limit` the kernel took nothing, for the peer reads nothing; and the socket's own.
+    pub async fn deliver(&mut self, limit: Duration) -> io::Result<()> {
+        loop {
+            let sent = self.sent();
+            let flushed = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx));
+            match tokio::time::timeout(limit, flushed).await {
+                Ok(flushed) => return flushed,
+                Err(_) if self.sent() > sent => {}
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Bytes that the kernel took from a buffer of ours.
+    fn sent(&self) -> u64 {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.sent(),
+        }
     }
 
     /// [`Stream::close`] up to the close itself, for a caller that wants a last look at the socket.
@@ -124,6 +156,10 @@ impl Stream {
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
 }
+
+/// How long [`Stream::close`] and a server wait for the kernel to take more of what TLS still holds: as long as nginx waits
+/// between two writes (`send_timeout`).
+pub const DELIVERY: Duration = Duration::from_secs(60);
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -6,10 +6,10 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use sockeye::Stream;
 use sockeye::tcp_info::TcpInfo;
 use sockeye::tls::Session;
 use sockeye::tls_peek::Guess;
+use sockeye::{DELIVERY, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -45,7 +45,7 @@ pub(crate) enum Ending {
     /// TLS ended without close_notify: somebody on the way may have cut it.
     Truncated,
     ReceiveFailed(io::Error),
-    /// With `--keep-open`: the peer has closed, and does not take what we go on to send.
+    /// The peer does not take what we still have to send.
     SendFailed(io::Error),
     OutputFailed(io::Error),
     InputFailed(io::Error),
@@ -109,6 +109,15 @@ pub(crate) async fn exchange(
             }
             Err(error) => ending = Ending::OutputFailed(error),
         }
+    }
+    // All that is sent is sent, before the end is said: the kernel does so by itself, and TLS does not.
+    let all_sent = match ending {
+        Ending::InputEnded => true,
+        Ending::PeerClosed => rules.keep_open,
+        _ => false,
+    };
+    if all_sent && let Err(error) = stream.deliver(rules.idle.unwrap_or(DELIVERY)).await {
+        ending = Ending::SendFailed(error);
     }
     progress.ended.set(Instant::now());
     let (tcp_info, session) = (stream.tcp_info(), stream.tls());
@@ -228,7 +237,7 @@ async fn until_end(
                     Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
                     _ => Ending::PeerClosed,
                 },
-                Received::Cut if rules.tls_eof_lax => return Ending::PeerClosed,
+                Received::Cut if rules.tls_eof_lax && gone.is_none() => return Ending::PeerClosed,
                 Received::Cut => return Ending::Truncated,
                 Received::Enough => return Ending::Received,
                 Received::Failed(error) => return Ending::ReceiveFailed(error),

@@ -66,6 +66,11 @@ impl TlsStream {
         &self.inner.get_ref().0.stream
     }
 
+    /// Bytes that the socket has taken, handshake and all.
+    pub(crate) fn sent(&self) -> u64 {
+        self.inner.get_ref().0.sent
+    }
+
     /// What was agreed in the handshake.
     pub fn session(&self) -> Session {
         let common = self.inner.get_ref().1;
@@ -213,6 +218,11 @@ pub struct Session {
 /// A socket under a handshake, and how what came on it begins: that tells who speaks something else.
 pub(super) struct Noted {
     stream: Stream,
+    sent: u64,
+    /// We have sent FIN.
+    ended: bool,
+    /// The error that a write has met, which the kernel tells only once: the read after it would take a reset for an end.
+    lost: Option<i32>,
     received: u64,
     first: [u8; NOTED_BYTES],
 }
@@ -224,6 +234,9 @@ impl Noted {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
+            sent: 0,
+            ended: false,
+            lost: None,
             received: 0,
             first: [0; NOTED_BYTES],
         }
@@ -234,6 +247,15 @@ impl Noted {
         let noted = usize::try_from(self.received).unwrap_or(usize::MAX);
         let first = &self.first[..noted.min(NOTED_BYTES)];
         (HandshakeError::of(error, self.received, first), self.stream)
+    }
+
+    fn wrote(&mut self, written: io::Result<usize>) -> io::Result<usize> {
+        match &written {
+            Ok(bytes) => self.sent += *bytes as u64,
+            Err(error) if !self.ended => self.lost = error.raw_os_error(),
+            Err(_) => {}
+        }
+        written
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -255,10 +277,16 @@ impl AsyncRead for Noted {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
+        let (before, room) = (buf.filled().len(), buf.remaining());
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.note(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
+        let bytes = &buf.filled()[before..];
+        this.note(bytes);
+        match this.lost {
+            Some(error) if bytes.is_empty() && room > 0 => {
+                Poll::Ready(Err(io::Error::from_raw_os_error(error)))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -268,7 +296,9 @@ impl AsyncWrite for Noted {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
+        Poll::Ready(this.wrote(written))
     }
 
     fn poll_write_vectored(
@@ -276,7 +306,9 @@ impl AsyncWrite for Noted {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(this.wrote(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -288,6 +320,8 @@ impl AsyncWrite for Noted {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        this.ended = true;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
