@@ -3,12 +3,19 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{PATIENCE, finish, line_with, lines};
+
+/// What a process has to end in when it is asked to.
+const GRACE: Duration = Duration::from_secs(5);
 
 pub(crate) const MEGABYTE: usize = 1_000_003;
 
@@ -54,6 +61,21 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("runs").id()
+    }
+
+    /// The first port that it listens on, as soon as it does. `None` if it has ended instead.
+    pub(crate) fn port(&mut self) -> Option<String> {
+        // Only the kernel knows, and it has to be asked again and again.
+        let until = Instant::now() + PATIENCE;
+        while self.child.as_mut()?.try_wait().expect("asked").is_none() {
+            let port = listening_port(self);
+            if !port.is_empty() {
+                return Some(port);
+            }
+            assert!(Instant::now() < until, "listens nowhere");
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     /// Puts bytes on its stdin, which stays open.
@@ -105,7 +127,13 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // The test has failed, or the process is one that does not end by itself.
+            // The test has failed, or the process is one that does not end by itself. Asked, a server takes its own
+            // children and what it has in the kernel with it; killed, it cannot.
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            let until = Instant::now() + GRACE;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -178,7 +206,9 @@ pub(crate) fn listening(arguments: &[&str], place: &str) -> (Process, String) {
 /// Asks the kernel: not every server that was given port 0 tells which one it got. Empty without a port.
 pub(crate) fn listening_port(server: &Process) -> String {
     let pid = server.pid();
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return String::new();
+    };
     let sockets: Vec<String> = descriptors
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.replace(']', "")))
@@ -231,21 +261,31 @@ pub(crate) fn folder_with_files() -> tempfile::TempDir {
 
 /// An nginx that listens on IPv4, IPv6 and a Unix socket, and its addresses. `None` if somebody has taken its port.
 pub(crate) fn nginx(root: &Path) -> Option<(Process, [String; 3])> {
-    // nginx takes no port 0: one that is free now will most likely be free in a moment.
-    let free = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("binds");
-    let port = free.local_addr().expect("bound").port();
-    drop(free);
+    let port = free_port();
     let root = root.to_str().expect("UTF-8");
     let addresses = ["127.0.0.1", "::1", &format!("unix:{root}/s")];
-    let addresses = addresses.map(|place| address(place, &port.to_string()));
+    let addresses = addresses.map(|place| address(place, &port));
     let [v4, v6, unix] = &addresses;
-    let configuration = format!(
-        "daemon off; master_process off; pid pid; error_log stderr notice; events {{}}
-        http {{
+    let server = format!("server {{ listen {v4}; listen {v6}; listen {unix}; }}");
+    let server = nginx_with(root, &nginx_http(root, &server))?;
+    Some((server, addresses))
+}
+
+/// The configuration of an nginx that speaks HTTP and serves the files of a folder.
+pub(crate) fn nginx_http(root: &str, servers: &str) -> String {
+    format!(
+        "http {{
             access_log off; root {root};
             client_body_temp_path 1; proxy_temp_path 2; fastcgi_temp_path 3; uwsgi_temp_path 4; scgi_temp_path 5;
-            server {{ listen {v4}; listen {v6}; listen {unix}; }}
+            {servers}
         }}"
+    )
+}
+
+/// An nginx that is ready. `None` if somebody has taken its port.
+pub(crate) fn nginx_with(root: &str, blocks: &str) -> Option<Process> {
+    let configuration = format!(
+        "{blocks} daemon off; master_process off; pid pid; error_log stderr notice; events {{}}"
     );
     fs::write(format!("{root}/conf"), configuration).expect("written");
     let server = Process::start(command(&[
@@ -256,9 +296,55 @@ pub(crate) fn nginx(root: &Path) -> Option<(Process, [String; 3])> {
         if line.contains("bind()") {
             return None;
         }
+        assert!(!line.contains("[emerg]"), "{line}");
         // It says how it will wait for clients when its sockets listen.
         if line.contains("epoll") {
-            return Some((server, addresses));
+            return Some(server);
+        }
+    }
+}
+
+/// For servers that take no port 0: one that is free now will most likely be free in a moment.
+pub(crate) fn free_port() -> String {
+    let free = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("binds");
+    free.local_addr().expect("bound").port().to_string()
+}
+
+/// A server that takes no port 0, started with ports that are free, as many as it wants, until nobody else has taken one.
+pub(crate) fn on_free_ports<const N: usize>(
+    start: impl Fn(&[String; N]) -> Command,
+) -> (Process, [String; N]) {
+    for _ in 0..5 {
+        let ports = [(); N].map(|()| free_port());
+        let mut server = Process::start(start(&ports));
+        if server.port().is_some() {
+            return (server, ports);
+        }
+        let said: Vec<String> = server.stderr.iter().collect();
+        assert!(said.concat().contains("in use"), "{said:?}");
+    }
+    panic!("no free port in five tries");
+}
+
+/// Whose a server is that does not run as root: the user nobody of Debian and Ubuntu.
+const NOBODY: u32 = 65_534;
+
+/// A command that root gives to nobody to run, and another user runs as themselves; with a folder that is theirs.
+pub(crate) fn unprivileged(line: &[&str], folder: &Path) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return command(line);
+    }
+    give_away(folder);
+    let nobody = NOBODY.to_string();
+    let (user, group) = (format!("--reuid={nobody}"), format!("--regid={nobody}"));
+    command(&[&["setpriv", &user, &group, "--clear-groups"], line].concat())
+}
+
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).expect("given");
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("read") {
+            give_away(&entry.expect("an entry").path());
         }
     }
 }
