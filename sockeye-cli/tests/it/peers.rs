@@ -63,16 +63,16 @@ impl Process {
         self.child.as_ref().expect("runs").id()
     }
 
-    /// The first port that it listens on, as soon as it does. `None` if it has ended instead.
-    pub(crate) fn port(&mut self) -> Option<String> {
+    /// Waits until it listens on so many ports, and returns them. `None` if it has ended instead.
+    pub(crate) fn ports(&mut self, number: usize) -> Option<Vec<String>> {
         // Only the kernel knows, and it has to be asked again and again.
         let until = Instant::now() + PATIENCE;
         while self.child.as_mut()?.try_wait().expect("asked").is_none() {
-            let port = listening_port(self);
-            if !port.is_empty() {
-                return Some(port);
+            let ports = listening_ports(self);
+            if ports.len() >= number {
+                return Some(ports);
             }
-            assert!(Instant::now() < until, "listens nowhere");
+            assert!(Instant::now() < until, "listens on {ports:?}");
             thread::sleep(Duration::from_millis(5));
         }
         None
@@ -205,28 +205,34 @@ pub(crate) fn listening(arguments: &[&str], place: &str) -> (Process, String) {
 
 /// Asks the kernel: not every server that was given port 0 tells which one it got. Empty without a port.
 pub(crate) fn listening_port(server: &Process) -> String {
+    let ports = listening_ports(server);
+    ports.into_iter().next().unwrap_or_default()
+}
+
+/// The ports that it listens on now, those of IPv4 first.
+fn listening_ports(server: &Process) -> Vec<String> {
+    let mut ports = Vec::new();
     let pid = server.pid();
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return String::new();
+        return ports;
     };
     let sockets: Vec<String> = descriptors
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.replace(']', "")))
         .collect();
     for table in ["tcp", "tcp6"] {
-        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).expect("a table");
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         for line in table.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (local, state, inode) = (fields[1], fields[3], fields[9]);
             if state == "0A" && sockets.iter().any(|socket| socket == inode) {
                 let port = local.rsplit_once(':').expect("a port").1;
-                return u16::from_str_radix(port, 16)
-                    .expect("hexadecimal")
-                    .to_string();
+                let port = u16::from_str_radix(port, 16).expect("hexadecimal");
+                ports.push(port.to_string());
             }
         }
     }
-    String::new()
+    ports
 }
 
 /// A netcat that is started with `-l`.
@@ -317,7 +323,7 @@ pub(crate) fn on_free_ports<const N: usize>(
     for _ in 0..5 {
         let ports = [(); N].map(|()| free_port());
         let mut server = Process::start(start(&ports));
-        if server.port().is_some() {
+        if server.ports(N).is_some() {
             return (server, ports);
         }
         let said: Vec<String> = server.stderr.iter().collect();
