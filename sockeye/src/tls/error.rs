@@ -290,9 +290,21 @@ impl fmt::Display for RejectedCertificate {
             CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 f.write_str("an authority of its issuer's name is trusted here, but has another kind of key")
             }
+            CertificateError::Other(other) if is_authority_as_server(other) => f.write_str(
+                "it is marked as the certificate of an authority (CA:TRUE), as 'openssl req -x509' makes them, and \
+                 not as one of a server",
+            ),
             other => fmt::Display::fmt(other, f),
         }
     }
+}
+
+/// rustls has no word of its own for it.
+fn is_authority_as_server(problem: &rustls::OtherError) -> bool {
+    matches!(
+        problem.0.downcast_ref(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }
 
 impl std::error::Error for RejectedCertificate {}
@@ -356,6 +368,9 @@ fn incompatible_in_words(why: &rustls::PeerIncompatible) -> String {
         | Why::Tls12NotOfferedOrEnabled
         | Why::Tls13RequiredForQuic
         | Why::SupportedVersionsExtensionRequired => "no version of TLS in common",
+        Why::SignatureAlgorithmsExtensionRequired => {
+            "no version of TLS in common (the client names no signature algorithms, as before TLS 1.2)"
+        }
         other => return format!("the two cannot agree: {other:?}"),
     };
     format!("the two cannot agree: {words}")
