@@ -520,7 +520,9 @@ const SOCAT_SERVER: &str = "socat -t 30 - OPENSSL-LISTEN:0,bind=127.0.0.1,cert=F
 /// A server that listens, and its port.
 fn listening(line: &str, authority: &Authority, version: &str) -> (Process, String) {
     let mut server = Process::start(peer(line, authority, "", version));
-    let ports = server.ports(1).expect("listens");
+    // That of GnuTLS has another one for IPv6, and maybe has it first.
+    let number = if line == GNUTLS_SERVER { 2 } else { 1 };
+    let ports = server.ports(number).expect("listens");
     (server, ports[0].clone())
 }
 
