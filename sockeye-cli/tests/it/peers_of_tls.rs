@@ -164,7 +164,6 @@ fn curl_gets_its_request_back_and_the_end_of_the_stream_when_we_close() {
         let only = format!("--tlsv{version}");
         let options = ["--http0.9", "--cacert", &ca, &only, "--tls-max", version];
         let output = run(curl(&options, "https", &address, "hello"), b"");
-        // It complains if TLS ends without close_notify.
         assert_eq!(text(&output.stderr), "");
         assert_eq!(output.status.code(), Some(0));
         let request = text(&output.stdout);
@@ -252,6 +251,42 @@ fn python_gets_its_echo_and_its_end_is_told_as_it_was() {
         }
     }
     assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn python_sees_a_clean_end_however_we_come_to_ours() {
+    // It takes an end without close_notify for an error here, which it does not by default.
+    let client = r#"
+import socket, ssl, sys
+port, version, folder = sys.argv[1:]
+context = ssl.create_default_context(cafile=folder + "/ca.pem")
+context.minimum_version = context.maximum_version = ssl.TLSVersion["TLSv" + version.replace(".", "_")]
+s = context.wrap_socket(socket.create_connection(("127.0.0.1", int(port))), server_hostname="localhost",
+                        suppress_ragged_eofs=False)
+s.settimeout(30)
+got = b""
+while data := s.recv(65536):
+    got += data
+print(len(got))
+"#;
+    let authority = authority();
+    let folder = authority.folder().display().to_string();
+    for (service, reason, bytes) in [
+        (&["daytime"][..], "finished", "31\n"),
+        (&["echo", "--idle-timeout", "100ms"], "idle", "0\n"),
+        (&["echo", "--max-lifetime", "100ms"], "lifetime", "0\n"),
+    ] {
+        let serving = serve(&authority, service);
+        for version in VERSIONS {
+            let line = ["python3", "-c", client, &serving.port(), version, &folder];
+            let output = run(command(&line), b"");
+            assert_eq!(text(&output.stderr), "", "{service:?}");
+            assert_eq!(text(&output.stdout), bytes, "{service:?}");
+            assert_eq!(event(&serving, "close")["reason"], reason);
+        }
+        assert_eq!(serving.stop(), 0);
+    }
 }
 
 /// With its certificate a client is served and known by it; without it, or with another authority's, it is refused.
