@@ -19,10 +19,21 @@ pub(crate) struct Address {
 /// What is spoken, where the address says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Scheme {
-    /// `tcp://`: no TLS.
+    /// `tcp://`, also before `unix:`: no TLS.
     Tcp,
-    /// `tls://`.
+    /// `tls://`, also before `unix:`.
     Tls,
+}
+
+impl Scheme {
+    /// In capitals as well (RFC 3986, section 3.1).
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Some(Self::Tcp),
+            "tls" => Some(Self::Tls),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,26 +53,23 @@ impl Address {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let wrong =
             |why: &str| Failure::usage(anyhow!("bad address '{text}': {why}")).with_hint(FORMS);
-        if let Some(path) = text.strip_prefix("unix:") {
+        let (scheme, rest) = match text.split_once("://") {
+            _ if text.starts_with("unix:") => (None, text),
+            Some((scheme, rest)) => {
+                let known = Scheme::parse(scheme);
+                let unknown = || format!("'{scheme}://' is not something this version speaks");
+                (Some(known.ok_or_else(|| wrong(&unknown()))?), rest)
+            }
+            None => (None, text),
+        };
+        if let Some(path) = rest.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {
                 return Err(wrong("the path is missing"));
             }
-            return Ok(Self {
-                scheme: None,
-                place: Place::Unix(path.into()),
-            });
+            let place = Place::Unix(path.into());
+            return Ok(Self { scheme, place });
         }
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("tcp", rest)) => (Some(Scheme::Tcp), rest),
-            Some(("tls", rest)) => (Some(Scheme::Tls), rest),
-            Some((scheme, _)) => {
-                return Err(wrong(&format!(
-                    "'{scheme}://' is not something this version speaks"
-                )));
-            }
-            None => (None, text),
-        };
         let Some((host, port)) = rest.rsplit_once(':') else {
             return Err(wrong("the port is missing"));
         };
@@ -135,7 +143,7 @@ pub(crate) fn parse_destination(words: &[String]) -> Result<Destination, Failure
                 Place::Unix(path) => {
                     return Ok(Destination {
                         target: Target::Unix(path),
-                        tls: false,
+                        tls: address.scheme == Some(Scheme::Tls),
                         host: None,
                     });
                 }
@@ -147,8 +155,9 @@ pub(crate) fn parse_destination(words: &[String]) -> Result<Destination, Failure
             let why = |why| Failure::usage(anyhow!("bad port '{port}': {why}"));
             let port = parse_port(port).map_err(why)?;
             let (scheme, host) = match host.split_once("://") {
-                Some(("tcp", host)) => (Some(Scheme::Tcp), host),
-                Some(("tls", host)) => (Some(Scheme::Tls), host),
+                Some((scheme, host)) if Scheme::parse(scheme).is_some() => {
+                    (Scheme::parse(scheme), host)
+                }
                 _ => (None, host.as_str()),
             };
             let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));

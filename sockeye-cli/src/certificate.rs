@@ -58,10 +58,9 @@ impl Certificate {
             names => names.join(", "),
         };
         let until = self.not_after.as_deref().unwrap_or("an unknown day");
-        let issuer = if self.issuer == self.subject {
-            "signed by itself".to_owned()
-        } else {
-            format!("issued by {}", self.issuer)
+        let issuer = match self.issuer() {
+            None => "signed by itself".to_owned(),
+            Some(issuer) => format!("issued by {issuer}"),
         };
         format!(
             "for {whom}, valid until {until}, {issuer}, {}",
@@ -69,9 +68,17 @@ impl Certificate {
         )
     }
 
-    /// What is wrong with its dates now.
-    pub(crate) fn out_of_date(&self, now: SystemTime) -> Option<String> {
+    /// Who has signed it, if it was not signed by itself.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        (self.issuer != self.subject).then_some(self.issuer.as_str())
+    }
+
+    /// Why clients will not take it.
+    pub(crate) fn fault(&self, now: SystemTime) -> Option<String> {
         let (from, until) = self.valid?;
+        if self.names.is_empty() {
+            return Some("it is for no name (subjectAltName), and clients look for one".to_owned());
+        }
         if now > until {
             let until = humantime::format_rfc3339_seconds(until);
             return Some(format!("it has expired on {until}"));

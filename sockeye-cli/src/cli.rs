@@ -5,7 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod send_proxy;
 pub(crate) mod serve;
 pub(crate) mod time;
-pub(crate) mod tls_version;
+pub(crate) mod tls_values;
 
 use clap::{Parser, Subcommand};
 use colorchoice_clap::Color;

@@ -85,9 +85,13 @@ async fn talk_to(
     let mut account = Account::of_success(&connected);
     let stream = secure(arguments, securing, connected.stream, &mut account).await;
     let stream = match stream {
-        Ok(stream) => stream,
+        Ok(Some(stream)) => stream,
+        Ok(None) => {
+            account.not_secured("interrupted");
+            return tell(arguments, account, Ok(Code::Interrupted));
+        }
         Err(failure) => {
-            account.not_secured();
+            account.not_secured("not_secured");
             return tell(arguments, account, Err(failure));
         }
     };
@@ -114,15 +118,19 @@ async fn talk_to(
     tell(arguments, account, ended)
 }
 
-/// The PROXY header and TLS, as far as they are asked for.
+/// The PROXY header and TLS, as far as they are asked for; `None` after an interrupt.
 async fn secure(
     arguments: &Connect,
     securing: &Securing,
     stream: Stream,
     account: &mut Account,
-) -> Result<Stream, Failure> {
+) -> Result<Option<Stream>, Failure> {
     let mut secured = Secured::default();
-    let stream = securing.secure(arguments, stream, &mut secured).await;
+    let stream = tokio::select! {
+        biased;
+        stream = securing.secure(arguments, stream, &mut secured) => stream.map(Some),
+        _ = tokio::signal::ctrl_c() => Ok(None),
+    };
     // As JSON the account is all there is on stderr, and has it in it.
     if !(arguments.explain && arguments.json) {
         warn(&secured);
@@ -152,6 +160,12 @@ fn rules(arguments: &Connect, securing: &Securing) -> Exchange {
     };
     Exchange {
         on_eof: arguments.on_eof.unwrap_or(on_eof),
+        // With one of these the end is near, or is no question.
+        tell_kept: arguments.on_eof.is_none()
+            && arguments.recv_bytes.is_none()
+            && arguments.idle_timeout.is_none()
+            && !arguments.quiet
+            && !arguments.json,
         tls_eof_lax: arguments.tls_eof == Some(TlsEof::Lax),
         keep_open: arguments.keep_open,
         idle: arguments.idle_timeout.and_then(|timeout| timeout.0),

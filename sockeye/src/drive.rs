@@ -110,10 +110,13 @@ async fn close(ending: Ending, account: &mut Account) {
     }
     // After a deadline nobody is waited for any longer.
     if served && let Err(error) = stream.deliver(record.core.timeouts.delivery).await {
-        closing.reason = match record.reason_of_socket(error) {
-            (CloseReason::Error, _) => CloseReason::Unread,
-            (reason, _) => reason,
-        };
+        // Not the kernel's own time-out, which is a peer that is lost.
+        let unread = error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+        match record.reason_of_socket(error).0 {
+            _ if unread => closing.reason = CloseReason::Unread,
+            CloseReason::Error => {}
+            gone => closing.reason = gone,
+        }
         return;
     }
     let linger = record.core.timeouts.linger;

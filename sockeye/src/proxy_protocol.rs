@@ -397,7 +397,7 @@ pub enum ReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// What came is no header.
-    #[error("no valid PROXY header")]
+    #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The stream ended first.
     #[error("the stream ended after {after} bytes of a PROXY header")]

@@ -13,7 +13,7 @@ use sockeye::tls::Fingerprint;
 use crate::cli::TEMPLATE;
 use crate::cli::send_proxy::SendProxy;
 use crate::cli::time::{Timeout, duration, positive, timeout};
-use crate::cli::tls_version::TlsVersion;
+use crate::cli::tls_values::{TlsVersion, protocol};
 use crate::connect::escape::Text;
 
 const TLS: &str = "TLS";
@@ -124,7 +124,7 @@ pub(crate) struct Connect {
     )]
     pub(crate) probe: bool,
 
-    /// Try again until it is up, for so long
+    /// Try again until it accepts connections, for so long
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) wait_for: Option<Duration>,
 
@@ -167,12 +167,16 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FINGERPRINT", help_heading = TLS)]
     pub(crate) pin: Vec<Fingerprint>,
 
-    /// The name to send (SNI) [default: the host]; the certificate must be for the host all the same
+    /// The name that the certificate must be for, and that is sent [default: the host]
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = TLS)]
+    pub(crate) server_name: Option<String>,
+
+    /// Send this name (SNI); the certificate must be for the other one all the same
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = TLS)]
     pub(crate) sni: Option<String>,
 
     /// Application protocols, the preferred one first (ALPN)
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide_short_help = true, help_heading = TLS)]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = protocol, hide_short_help = true, help_heading = TLS)]
     pub(crate) alpn: Vec<String>,
 
     /// Show this certificate, with its chain, PEM
@@ -223,6 +227,7 @@ impl Connect {
             ("--ca", self.ca.is_some()),
             ("--crl", self.crl.is_some()),
             ("--pin", !self.pin.is_empty()),
+            ("--server-name", self.server_name.is_some()),
             ("--sni", self.sni.is_some()),
             ("--alpn", !self.alpn.is_empty()),
             ("--cert", self.cert.is_some()),

@@ -19,7 +19,11 @@ pub(crate) struct SendProxy {
 
 impl SendProxy {
     /// The header for a connection with these ends, which are `None` for a Unix socket.
-    pub(crate) fn header(&self, ours: Option<SocketAddr>, servers: Option<SocketAddr>) -> Header {
+    pub(crate) fn header(
+        &self,
+        ours: Option<SocketAddr>,
+        servers: Option<SocketAddr>,
+    ) -> Result<Header, EncodeError> {
         let ends = self.from.or(ours).zip(self.to.or(servers));
         let header = match ends {
             _ if self.local => Header::local(),
@@ -27,7 +31,19 @@ impl SendProxy {
             None => Header::unspecified(self.version),
         };
         let tlvs = self.tlvs.iter().cloned();
-        tlvs.fold(header, Header::with_tlv)
+        let header = tlvs.fold(header, Header::with_tlv);
+        // Tried here, so that who sends it only sends.
+        header.encode().map(|_| header)
+    }
+
+    /// Whether an end was given that the header will not have, for the other one is missing.
+    pub(crate) fn lacks_an_end(
+        &self,
+        ours: Option<SocketAddr>,
+        servers: Option<SocketAddr>,
+    ) -> bool {
+        let given = self.from.or(self.to).is_some();
+        given && self.from.or(ours).zip(self.to.or(servers)).is_none()
     }
 }
 
@@ -91,12 +107,12 @@ impl SendProxy {
         if self.local && self.version == Version::V1 {
             return Err("only v2 can say local".to_owned());
         }
+        if self.local && self.from.or(self.to).is_some() {
+            return Err("local is without from= and to=".to_owned());
+        }
         let any = self.from.or(self.to);
         let any = any.unwrap_or_else(|| ([127, 0, 0, 1], 1).into());
         let header = self.header(Some(any), Some(any));
-        header
-            .encode()
-            .map(drop)
-            .map_err(|error: EncodeError| error.to_string())
+        header.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -11,7 +11,7 @@ use sockeye::rules::TrustedProxies;
 use crate::cli::TEMPLATE;
 use crate::cli::admission::{handshakes, rate, trusted_proxies};
 use crate::cli::time::{Timeout, duration, positive, timeout};
-use crate::cli::tls_version::TlsVersion;
+use crate::cli::tls_values::{TlsVersion, protocol};
 
 const ADMISSION: &str = "Who is let in";
 const TLS: &str = "TLS";
@@ -168,7 +168,7 @@ pub(crate) struct Serve {
     pub(crate) tls_client_crl: Option<PathBuf>,
 
     /// Application protocols, the preferred one first (ALPN) [default: not looked at]
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide_short_help = true, help_heading = TLS)]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = protocol, hide_short_help = true, help_heading = TLS)]
     pub(crate) alpn: Vec<String>,
 
     /// The lowest version of TLS [default: 1.2]

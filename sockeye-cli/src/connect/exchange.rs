@@ -16,11 +16,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::cli::connect::OnEof;
 use crate::connect::crlf::Crlf;
 use crate::connect::pipe::{Input, Output};
+use crate::exit::Warning;
+use crate::output::talk;
 
 /// When to end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     pub(crate) on_eof: OnEof,
+    /// Say that the end of our input keeps the connection open, for nobody asked for that.
+    pub(crate) tell_kept: bool,
     /// Take an end of TLS without close_notify for the end.
     pub(crate) tls_eof_lax: bool,
     pub(crate) keep_open: bool,
@@ -28,6 +32,9 @@ pub(crate) struct Exchange {
     pub(crate) receive_at_most: Option<u64>,
     pub(crate) crlf: bool,
 }
+
+const KEPT: &str = "our input has ended; over TLS the connection stays open until the server ends it, or Ctrl-C does \
+    (--on-eof fin passes the end on, --on-eof exit ends it)";
 
 /// Why it ended.
 #[derive(Debug)]
@@ -252,6 +259,7 @@ async fn until_end(
                     _ if !receives => return Ending::PeerClosed,
                     (Sent::All, OnEof::Exit) => return Ending::InputEnded,
                     (Sent::All, OnEof::Wait(time)) => last_moment = Instant::now().checked_add(time),
+                    (Sent::All, OnEof::Keep) if rules.tell_kept => talk(&Warning(KEPT)),
                     (Sent::All, OnEof::Fin | OnEof::Keep) => {}
                 }
             },

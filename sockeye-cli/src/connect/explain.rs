@@ -130,9 +130,9 @@ impl Account {
         self.warning = secured.warning;
     }
 
-    /// The handshake failed: there was nothing to talk on.
-    pub(crate) fn not_secured(&mut self) {
-        self.ending = "not_secured";
+    /// The handshake failed, or was interrupted: there was nothing to talk on.
+    pub(crate) fn not_secured(&mut self, ending: &'static str) {
+        self.ending = ending;
     }
 
     /// What was done before the talk, a line each.
@@ -251,7 +251,8 @@ impl Account {
         if let Some(tls) = &self.tls {
             talk(&format!("session    {}", tls.session.resumption()));
         }
-        if self.ending == "not_secured" {
+        // There was no talk to tell of.
+        if self.duration_ms.is_none() {
             return;
         }
         talk(&format!("sent       {} bytes", self.bytes_sent));

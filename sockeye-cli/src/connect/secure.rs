@@ -55,12 +55,16 @@ impl Securing {
                     .with_hint("write tls://HOST:PORT, or --tls")),
             };
         }
-        let name = destination.host.clone().or_else(|| arguments.sni.clone());
-        let name = name.ok_or_else(|| {
+        if destination.tls && arguments.starttls.is_some() {
+            let error = anyhow!("tls:// speaks TLS from the first byte on, --starttls does not");
+            return Err(Failure::usage(error).with_hint("write the address without tls://"));
+        }
+        let name = arguments.server_name.as_ref().or(destination.host.as_ref());
+        let name = name.cloned().ok_or_else(|| {
             Failure::usage(anyhow!(
                 "a Unix socket has no name that a certificate could be for"
             ))
-            .with_hint("--sni NAME says which")
+            .with_hint("--server-name NAME says which")
         })?;
         Ok(Self {
             tls: Some(Tls {
@@ -130,7 +134,14 @@ async fn send_header(
         Ok(Addr::Tcp(address)) => Some(address),
         _ => None,
     };
-    let header = send_proxy.header(end(stream.local_addr()), end(stream.peer_addr()));
+    let (ours, servers) = (end(stream.local_addr()), end(stream.peer_addr()));
+    if send_proxy.lacks_an_end(ours, servers) {
+        let error =
+            anyhow!("--send-proxy: a Unix socket has no address to put beside the one given");
+        return Err(Failure::usage(error).with_hint("give both, from=IP:PORT and to=IP:PORT"));
+    }
+    let header = send_proxy.header(ours, servers);
+    let header = header.map_err(|error| Failure::usage(anyhow!(error).context("--send-proxy")))?;
     let bytes = header.encode().map_err(Failure::usage)?;
     stream.write_all(&bytes).await.map_err(|error| {
         let what = format!("cannot send the PROXY header to {peer}");
@@ -215,12 +226,23 @@ pub(crate) fn failure(error: HandshakeError, peer: &str) -> Failure {
     }
 }
 
+/// What can be done about it. Where somebody may be in between there is no way around it to paste.
 fn certificate_hint(rejected: &RejectedCertificate) -> Option<String> {
+    let shown = Certificate::of(rejected.chain().next()?);
     let fingerprint = rejected.fingerprint()?;
-    Some(if rejected.is_unknown_issuer() {
-        format!("--ca FILE trusts its authority, --pin {fingerprint} this very certificate")
-    } else {
-        format!("--pin {fingerprint} trusts this very certificate all the same")
+    if rejected.is_not_pinned() {
+        return Some(
+            "it was renewed, or somebody is in between: ask whoever runs the server".to_owned(),
+        );
+    }
+    if !rejected.is_unknown_issuer() {
+        return None;
+    }
+    Some(match shown.issuer() {
+        Some(issuer) => format!(
+            "it is issued by {issuer}: --ca FILE trusts that one, --pin {fingerprint} this very certificate"
+        ),
+        None => format!("it is signed by itself: --pin {fingerprint} trusts this very certificate"),
     })
 }
 

@@ -244,7 +244,14 @@ impl Event {
                 *deadline_ms as f64 / 1e3
             ),
             Self::Stopped { cut, counters } => {
-                format!("stopped: {} accepted, {cut} cut", counters.accepted)
+                let refused = match counters.refused {
+                    0 => String::new(),
+                    refused => format!("{refused} of them refused, "),
+                };
+                format!(
+                    "stopped: {} accepted, {refused}{cut} cut",
+                    counters.accepted
+                )
             }
             Self::Dropped { events } => format!("{events} lines dropped: their reader is too slow"),
         }
@@ -288,7 +295,9 @@ impl Handshake {
     fn text(&self) -> String {
         let header = self.proxy_header.as_ref().map(|header| header.line());
         let tls = self.tls.as_ref().map(|tls| tls.line());
-        let said: Vec<String> = header.into_iter().chain(tls).collect();
+        let shown = self.tls.as_ref().and_then(|tls| tls.certificates.first());
+        let shown = shown.map(|certificate| format!("a certificate {}", certificate.line()));
+        let said: Vec<String> = header.into_iter().chain(tls).chain(shown).collect();
         format!(
             "handshake {} with {} after {} ms: {}",
             self.id,

@@ -163,7 +163,7 @@ pub(super) fn shown(options: &AcceptorOptions) -> Vec<Shown> {
     chains
         .filter_map(|mut chain| chain.next().map(Certificate::of))
         .map(|certificate| {
-            let wrong = certificate.out_of_date(SystemTime::now());
+            let wrong = certificate.fault(SystemTime::now());
             (certificate, wrong)
         })
         .collect()

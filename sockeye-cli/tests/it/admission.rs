@@ -93,6 +93,21 @@ fn rules_are_read_anew_on_hup_and_a_bad_file_changes_nothing() {
     assert_eq!(serving.stop(), 0);
 }
 
+/// A file of a network that hangs does as this pipe that nobody writes to.
+#[test]
+fn a_file_that_hangs_on_hup_does_not_keep_term_from_ending_the_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("list");
+    fs::write(&list, "192.0.2.1\n").expect("written");
+    let serving = Serving::start(&["--deny", &list.display().to_string()]);
+    fs::remove_file(&list).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&list).status();
+    assert!(made.expect("starts").success());
+    serving.signal(Signal::HUP);
+    assert!(is_served("127.0.0.1", &serving));
+    assert_eq!(serving.stop(), 0);
+}
+
 #[test]
 fn the_rate_holds_per_source_and_recovers_by_itself() {
     let serving = Serving::start(&["--json", "--rate", "20/s,burst=2"]);

@@ -119,7 +119,20 @@ fn bad_input_is_exit_code_2() {
             "64 hexadecimal",
         ),
         (vec!["--key", "x", "tls://127.0.0.1:80"], "--cert"),
-        (vec!["--tls", "unix:/tmp/x"], "--sni"),
+        (vec!["--tls", "unix:/tmp/x"], "--server-name"),
+        (vec!["tls://unix:/tmp/x"], "--server-name"),
+        (
+            vec!["--starttls", "smtp", "tls://127.0.0.1:80"],
+            "without tls://",
+        ),
+        (
+            vec!["--alpn", "h2, http/1.1", "tls://127.0.0.1:80"],
+            "without spaces",
+        ),
+        (
+            vec!["--send-proxy", "v2,local,from=1.2.3.4:5", "127.0.0.1:80"],
+            "without from=",
+        ),
         (vec!["--starttls", "ftp", "127.0.0.1:80"], "postgres"),
         (
             vec!["--insecure", "--pin", "x", "tls://127.0.0.1:80"],

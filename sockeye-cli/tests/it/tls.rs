@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::authority::Authority;
-use crate::support::{PATIENCE, Serving, json, line_with, run, sockeye, text};
+use crate::support::{PATIENCE, Serving, finish, json, line_with, lines, run, sockeye, text};
 
 fn connect(arguments: &[&str], input: &[u8]) -> Output {
     run(sockeye(&[&["connect"], arguments].concat()), input)
@@ -122,7 +122,9 @@ fn a_server_that_is_not_to_be_trusted_is_exit_code_60_with_the_reason() {
         let serving = serve(&authority, certificate, &[]);
         let output = talk(arguments, &tls_address(&serving));
         is_not_trusted(&output, why);
-        assert!(text(&output.stderr).contains("--pin sha256:"), "{why}");
+        // A way around it is only for what nobody has vouched for.
+        let way_around = text(&output.stderr).contains("--pin sha256:");
+        assert_eq!(way_around, why.contains("nobody"), "{why}");
         assert_eq!(serving.stop(), 0);
     }
     // The list takes nothing from a certificate that is not on it.
@@ -217,10 +219,11 @@ fn the_typed_host_is_verified_over_a_unix_socket_by_the_name_that_is_given() {
     let serving = serve(&authority, "server", &["-l", &unix]);
     let ca = authority.path("ca.pem");
     is_served(&talk(
-        &["--tls", "--ca", &ca, "--sni", "service.example"],
+        &["--tls", "--ca", &ca, "--server-name", "service.example"],
         &unix,
     ));
-    let output = talk(&["--tls", "--ca", &ca, "--sni", "other.example"], &unix);
+    let other = ["--ca", &ca, "--server-name", "other.example"];
+    let output = talk(&other, &format!("tls://{unix}"));
     is_not_trusted(&output, "not for other.example");
     assert_eq!(serving.stop(), 0);
 }
@@ -305,6 +308,100 @@ fn versions_and_protocols_that_do_not_meet_are_exit_code_35() {
         "{}",
         text(&refused.stderr)
     );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn a_host_can_be_asked_for_by_another_name_than_it_is_reached_by() {
+    let authority = Authority::new();
+    authority.certificate("server", &["db.internal"]);
+    let serving = serve(&authority, "server", &["--json"]);
+    let ca = authority.path("ca.pem");
+    let by_name = ["--ca", &ca, "--server-name", "db.internal"];
+    is_served(&talk(&by_name, &format!("tls://{}", serving.address)));
+    let handshake = json(&line_with(&serving.stdout, "\"handshake\""));
+    assert_eq!(handshake["tls"]["server_name"], "db.internal");
+    assert_eq!(serving.stop(), 0);
+}
+
+/// A reset that a write has met, which the kernel tells only once, must not look like an end.
+#[test]
+fn a_reset_is_no_end_of_tls_however_lax() {
+    let authority = Authority::new();
+    authority.certificate("server", &["localhost"]);
+    let serving = serve(&authority, "server", &[]);
+    let (ca, address) = (authority.path("ca.pem"), tls_address(&serving));
+    let mut child = sockeye(&["connect", "-v", "--tls-eof", "lax", "--ca", &ca, &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let stderr = lines(child.stderr.take().expect("piped"));
+    line_with(&stderr, "tls        TLSv1.3");
+    // Stopped, the server leaves unread what comes; killed with that, its kernel resets.
+    serving.signal(Signal::STOP);
+    let mut stdin = child.stdin.take().expect("piped");
+    let feed = thread::spawn(move || {
+        let _ = stdin.write_all(&vec![b'x'; 30_000_000]);
+    });
+    let port = serving.port();
+    while unread(&port) == 0 {
+        thread::yield_now();
+    }
+    serving.signal(Signal::KILL);
+    let output = finish(child, Vec::new());
+    let said = stderr.iter().collect::<Vec<_>>().join("\n");
+    assert_eq!(output.status.code(), Some(56), "{said}");
+    assert!(!said.contains("truncated"), "{said}");
+    feed.join().expect("no panic");
+}
+
+/// Bytes that wait in the kernel for the server on this port (proc(5), /proc/net/tcp: the receive queue).
+fn unread(port: &str) -> u64 {
+    let port = format!(":{:04X}", port.parse::<u16>().expect("a port"));
+    let table = fs::read_to_string("/proc/net/tcp").expect("there");
+    let connections = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    connections
+        .filter(|fields| fields.len() > 4 && fields[1].ends_with(&port) && fields[3] == "01")
+        .filter_map(|fields| u64::from_str_radix(fields[4].split_once(':')?.1, 16).ok())
+        .sum()
+}
+
+#[test]
+fn an_interrupt_in_the_handshake_still_tells_what_happened() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
+    let address = format!("tls://{}", listener.local_addr().expect("bound"));
+    let child = sockeye(&["connect", "--explain", "--json", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let (mut client, _) = listener.accept().expect("accepts");
+    client.read_exact(&mut [0]).expect("a hello");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let output = finish(child, Vec::new());
+    assert_eq!(output.status.code(), Some(130));
+    let account = json(&text(&output.stderr));
+    assert_eq!(
+        (&account["ending"], &account["tls"]),
+        (&json("\"interrupted\""), &json("null"))
+    );
+}
+
+#[test]
+fn that_tls_stays_open_at_the_end_of_our_input_is_said_where_nobody_asked_for_it() {
+    let authority = Authority::new();
+    authority.certificate("server", &["localhost"]);
+    let serving = serve(&authority, "server", &["--idle-timeout", "100ms"]);
+    let (ca, address) = (authority.path("ca.pem"), tls_address(&serving));
+    let said = text(&connect(&["--ca", &ca, &address], b"hello").stderr);
+    assert!(said.contains("--on-eof fin"), "{said}");
+    let said = text(&connect(&["--ca", &ca, "--on-eof", "keep", &address], b"hello").stderr);
+    assert_eq!(said, "");
     assert_eq!(serving.stop(), 0);
 }
 
@@ -719,6 +816,33 @@ fn a_bad_certificate_changes_nothing_and_is_told_once() {
     let reload = json(&line_with(&serving.stdout, "\"event\":\"reload\""));
     assert_eq!(reload["changed"], true, "{reload}");
     assert_ne!(shown(&address), before);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn a_certificate_comes_through_a_pipe_once() {
+    let authority = Authority::new();
+    authority.certificate("server", &["localhost"]);
+    let (pipe, key) = (authority.path("pipe"), authority.path("server.key"));
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("starts");
+    assert!(made.success());
+    let certificate = fs::read(authority.path("server.pem")).expect("read");
+    let writer = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, certificate).expect("read by the server")
+    });
+    let serving = Serving::start(&["--json", "--tls-cert", &pipe, "--tls-key", &key]);
+    writer.join().expect("no panic");
+    serving.signal(Signal::HUP);
+    let reload = json(&line_with(&serving.stdout, "\"event\":\"reload\""));
+    assert_eq!(
+        (&reload["changed"], &reload["error"]),
+        (&json("false"), &json("null"))
+    );
+    is_served(&talk(
+        &["--ca", &authority.path("ca.pem")],
+        &tls_address(&serving),
+    ));
     assert_eq!(serving.stop(), 0);
 }
 

@@ -99,7 +99,7 @@ impl Acceptor {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
         match acceptor.accept(Noted::new(stream)).into_fallible().await {
             Ok(stream) => Ok(TlsStream::new(stream.into()).into()),
-            Err((error, noted)) => Err(noted.failed(error)),
+            Err((error, noted)) => Err(noted.failed(error, Vec::new())),
         }
     }
 }

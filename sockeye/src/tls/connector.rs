@@ -15,7 +15,7 @@ use crate::tls::fingerprint::Fingerprint;
 use crate::tls::identity::{Identity, RevocationLists};
 use crate::tls::key_log::KeyLog;
 use crate::tls::stream::{Noted, TlsStream};
-use crate::tls::verifier::{Trust, Verifier};
+use crate::tls::verifier::{Trust, Verifier, take_rejected};
 use crate::tls::{Version, alpn, provider};
 
 /// What a client asks of its servers, and what it shows.
@@ -132,7 +132,7 @@ impl Connector {
         let connecting = TlsConnector::from(config).connect(sent, Noted::new(stream));
         match connecting.into_fallible().await {
             Ok(stream) => Ok(TlsStream::new(stream.into()).into()),
-            Err((error, noted)) => Err(noted.failed(error).0),
+            Err((error, noted)) => Err(noted.failed(error, take_rejected()).0),
         }
     }
 }

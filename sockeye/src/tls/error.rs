@@ -16,7 +16,9 @@ use crate::tls_peek::Guess;
 #[non_exhaustive]
 pub enum ConfigError {
     /// There is no certificate in the text.
-    #[error("no certificate in it (PEM, -----BEGIN CERTIFICATE-----)")]
+    #[error(
+        "no certificate in it (PEM, -----BEGIN CERTIFICATE-----; of DER and PKCS#12 openssl makes PEM)"
+    )]
     NoCertificate,
     /// There is no private key in the text.
     #[error("no private key in it (PEM, -----BEGIN PRIVATE KEY----- or alike)")]
@@ -32,8 +34,13 @@ pub enum ConfigError {
     /// It begins like PEM, and is not: half a file, perhaps.
     #[error("damaged PEM: {0}")]
     Pem(String),
+    /// The key is of a kind or of a size that is not supported.
+    #[error(
+        "the private key is damaged, or not RSA of 2,048 bits or more, ECDSA on P-256, P-384 or P-521, or Ed25519"
+    )]
+    UnsupportedKey,
     /// The key is that of another certificate.
-    #[error("the key does not belong to the certificate")]
+    #[error("the key does not belong to the certificate, which must come first in its file")]
     KeyMismatch,
     /// It is a certificate, a key or a list that rustls does not take.
     #[error("{0}")]
@@ -65,6 +72,8 @@ impl From<rustls::Error> for ConfigError {
     fn from(error: rustls::Error) -> Self {
         match error {
             rustls::Error::InconsistentKeys(_) => Self::KeyMismatch,
+            // The only general error there is for a key.
+            rustls::Error::General(text) if text.contains("private key") => Self::UnsupportedKey,
             rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
                 Self::Unusable("a certificate in it is no X.509 certificate".to_owned())
             }
@@ -135,8 +144,14 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Sorts what a handshake came to. `received` is how much the peer had sent, and `first` its first bytes.
-    pub(super) fn of(error: io::Error, received: u64, first: &[u8]) -> Self {
+    /// Sorts what a handshake came to. `received` is how much the peer had sent, and `first` its first bytes; `chain` are
+    /// the certificates of a server that was rejected.
+    pub(super) fn of(
+        error: io::Error,
+        received: u64,
+        first: &[u8],
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Self::EndOfStream { after: received };
         }
@@ -152,9 +167,16 @@ impl HandshakeError {
                 }
             }
             rustls::Error::InvalidCertificate(problem) => {
-                Self::Certificate(Box::new(RejectedCertificate::of(problem)))
+                Self::Certificate(Box::new(RejectedCertificate {
+                    chain,
+                    problem: problem.clone(),
+                }))
             }
             rustls::Error::InvalidCertRevocationList(why) => Self::Revocation(format!("{why:?}")),
+            rustls::Error::InappropriateHandshakeMessage {
+                got_type: rustls::HandshakeType::ClientHello,
+                ..
+            } => Self::Protocol("the peer answers with a ClientHello: an echo, perhaps".to_owned()),
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::AlertReceived(alert) => Self::Refused(alert_in_words(*alert)),
             rustls::Error::NoApplicationProtocol => {
@@ -193,33 +215,6 @@ pub struct RejectedCertificate {
 }
 
 impl RejectedCertificate {
-    pub(super) fn new(
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        problem: CertificateError,
-    ) -> Self {
-        let chain = std::iter::once(certificate).chain(intermediates);
-        Self {
-            chain: chain
-                .map(|certificate| certificate.clone().into_owned())
-                .collect(),
-            problem,
-        }
-    }
-
-    /// Our verifier of servers hides itself in the error of rustls, for the sake of the chain; others do not.
-    fn of(problem: &CertificateError) -> Self {
-        if let CertificateError::Other(other) = problem
-            && let Some(rejected) = other.0.downcast_ref::<Self>()
-        {
-            return rejected.clone();
-        }
-        Self {
-            chain: Vec::new(),
-            problem: problem.clone(),
-        }
-    }
-
     /// The certificates that were shown, DER, the rejected one first. Empty where a client was rejected.
     pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
         self.chain.iter().map(AsRef::as_ref)
@@ -228,6 +223,11 @@ impl RejectedCertificate {
     /// Of the rejected certificate.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.chain().next().map(Fingerprint::of)
+    }
+
+    /// Whether another certificate was pinned: it was renewed, or somebody else answers.
+    pub fn is_not_pinned(&self) -> bool {
+        self.problem == CertificateError::ApplicationVerificationFailure
     }
 
     /// Whether nobody who is trusted has signed it: then a pin or another authority can help.

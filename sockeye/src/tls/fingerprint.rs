@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// SHA-256 of a certificate, DER: what `openssl x509 -fingerprint -sha256` prints.
 ///
-/// `Display` gives `sha256:` and 64 lower-case hexadecimal digits; that is read back, and with colons between the bytes and
-/// in upper case, as openssl writes it.
+/// `Display` gives `sha256:` and 64 lower-case hexadecimal digits; that is read back, and so is the line that
+/// openssl writes, with colons between the bytes and in upper case.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Fingerprint([u8; 32]);
 
@@ -34,7 +34,10 @@ impl FromStr for Fingerprint {
     type Err = NoFingerprint;
 
     fn from_str(text: &str) -> Result<Self, NoFingerprint> {
-        let digits = text.strip_prefix("sha256:").ok_or(NoFingerprint)?;
+        let digits = ["sha256:", "sha256 Fingerprint=", "SHA256 Fingerprint="]
+            .iter()
+            .find_map(|prefix| text.strip_prefix(prefix))
+            .ok_or(NoFingerprint)?;
         let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b':').collect();
         let mut bytes = [0; 32];
         if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {

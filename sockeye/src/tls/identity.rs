@@ -28,8 +28,9 @@ impl Identity {
     /// If either is missing, damaged or of a kind that is not supported, or the two do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         let chain = certificates(chain)?;
+        let key = without_mark(key);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            pem::Error::NoItemsFound if is_encrypted(key) => ConfigError::EncryptedKey,
+            _ if is_encrypted(key) => ConfigError::EncryptedKey,
             pem::Error::NoItemsFound => ConfigError::NoKey,
             error => ConfigError::of_pem(&error),
         })?;
@@ -137,12 +138,18 @@ impl RevocationLists {
 }
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let text = without_mark(text);
     let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| ConfigError::of_pem(&error))?;
     if certificates.is_empty() {
         return Err(ConfigError::NoCertificate);
     }
     Ok(certificates)
+}
+
+/// Some editors begin a file with a mark (U+FEFF), which hides its first line.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// PKCS#8 has a name of its own for it (RFC 7468, section 11); the older forms say so in a header (RFC 1421).

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures_util::task::AtomicWaker;
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -243,10 +244,15 @@ impl Noted {
     }
 
     /// What a handshake on it came to.
-    pub(super) fn failed(self, error: io::Error) -> (HandshakeError, Stream) {
+    pub(super) fn failed(
+        self,
+        error: io::Error,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> (HandshakeError, Stream) {
         let noted = usize::try_from(self.received).unwrap_or(usize::MAX);
         let first = &self.first[..noted.min(NOTED_BYTES)];
-        (HandshakeError::of(error, self.received, first), self.stream)
+        let error = HandshakeError::of(error, self.received, first, chain);
+        (error, self.stream)
     }
 
     fn wrote(&mut self, written: io::Result<usize>) -> io::Result<usize> {

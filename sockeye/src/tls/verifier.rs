@@ -1,14 +1,15 @@
 //! Whether a server's certificate is to be trusted.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-use crate::tls::error::{ConfigError, RejectedCertificate};
+use crate::tls::error::ConfigError;
 use crate::tls::fingerprint::Fingerprint;
 use crate::tls::identity::{Certificates, RevocationLists};
 use crate::tls::provider;
@@ -95,10 +96,11 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // Our own error carries the chain out, which is wanted to say what is wrong with it.
         let reject = |problem| {
-            let rejected = RejectedCertificate::new(end_entity, intermediates, problem);
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected))))
+            let chain = std::iter::once(end_entity).chain(intermediates);
+            let chain = chain.map(|certificate| certificate.clone().into_owned());
+            REJECTED.set(chain.collect());
+            Error::InvalidCertificate(problem)
         };
         let pinned = self.pins.is_empty() || self.pins.contains(&Fingerprint::of(end_entity));
         if !pinned {
@@ -137,4 +139,15 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+thread_local! {
+    /// The chain that was rejected last on this thread, on its way past rustls, whose errors have no room for it: a handshake
+    /// fails in the same poll in which its verifier rejects.
+    static REJECTED: RefCell<Vec<CertificateDer<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The chain of the handshake that has just failed; empty if no chain was the reason.
+pub(super) fn take_rejected() -> Vec<CertificateDer<'static>> {
+    REJECTED.take()
 }

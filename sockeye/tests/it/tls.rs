@@ -149,7 +149,9 @@ async fn a_server_refuses_a_version_below_its_own_and_says_why() {
     let mut server = Running::start(loopback().tls(&acceptor), services::echo());
     let refused = raw_connect(&server, raw_client(&root, &[TLS12]), "a.example").await;
     let refused = refused.expect_err("too old");
-    assert!(HandshakeError::refusal(&refused).is_some(), "by an alert");
+    let why = refused.get_ref().expect("of TLS").downcast_ref();
+    let too_old = rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion);
+    assert_eq!(why, Some(&too_old));
     let close = server.next_close().await;
     assert_eq!(close.reason, CloseReason::TlsHandshake);
     assert_eq!(

@@ -565,3 +565,43 @@ async fn a_read_that_is_cancelled_loses_nothing() {
     server.handle.abort();
     server.ended().await;
 }
+
+/// Writes until the socket takes no more, and ends: then up to 64 KiB are still with TLS.
+fn overflows() -> impl Service {
+    service_fn(async |mut conn: Conn| {
+        let block = [7; 16 * 1024];
+        while let Ok(written) = tokio::time::timeout(SHORT, conn.write(&block)).await {
+            written?;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn what_tls_still_holds_is_delivered_though_the_client_takes_longer_than_the_linger() {
+    let mut timeouts = Timeouts::default();
+    timeouts.linger = Duration::from_millis(1);
+    for_both_versions(timeouts, overflows, async |mut client, mut server| {
+        let early = tokio::time::timeout(5 * SHORT, server.next_close()).await;
+        assert!(early.is_err(), "closed before anything was read: {early:?}");
+        let received = all(&mut client).await.expect("ends with close_notify");
+        drop(client);
+        let close = server.next_close().await;
+        assert_eq!(close.reason, CloseReason::Finished);
+        assert_eq!(received.len() as u64, close.bytes_out);
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_more_is_left_after_the_delivery_time() {
+    let mut timeouts = Timeouts::default();
+    timeouts.delivery = SHORT;
+    for_both_versions(timeouts, overflows, async |client, mut server| {
+        assert_eq!(server.next_close().await.reason, CloseReason::Unread);
+        drop(client);
+        server.stop().await;
+    })
+    .await;
+}
