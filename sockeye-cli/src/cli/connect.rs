@@ -23,7 +23,7 @@ Examples:
   sockeye connect example.com 80                talk by hand; Ctrl-D ends our side
   sockeye connect --on-eof keep --send 'GET / HTTP/1.0\\r\\n\\r\\n' example.com:80
   sockeye connect unix:/tmp/echo.sock < in > out
-  sockeye connect --wait-for 30s --probe db:5432  wait until it is open
+  sockeye connect --wait-for 30s --probe :5432  wait until it is open
   sockeye connect --explain tls://example.com:443 < request
   sockeye connect --starttls smtp mail.example.com 25
 
@@ -31,7 +31,7 @@ Examples:
 
 const CONNECT_NOTES: &str = "\
 When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing \
-moves for --idle-timeout (28). The end of our input is passed on to the server, see --on-eof.
+moves for --idle-timeout (28). The end of our input is passed on to the server, but not over TLS; see --on-eof.
 
 Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
 35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted.";
@@ -207,7 +207,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = TLS)]
     pub(crate) keylog: Option<PathBuf>,
 
-    /// How long --starttls and the TLS handshake may take together
+    /// How long --send-proxy, --starttls and the TLS handshake may take together
     #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s", hide_short_help = true, help_heading = TLS)]
     pub(crate) handshake_timeout: Duration,
 

@@ -68,7 +68,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) idle_timeout: Option<Timeout>,
 
-    /// Close a client that says nothing for so long after it connected [default: off]
+    /// Close a client that says nothing for so long after it connected, or after its handshake [default: off]
     #[arg(long, value_name = "TIME", value_parser = timeout, hide_short_help = true)]
     pub(crate) first_byte_timeout: Option<Timeout>,
 
