@@ -236,7 +236,7 @@ impl RejectedCertificate {
             self.problem,
             CertificateError::UnknownIssuer
                 | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
-        )
+        ) || is_authority_as_server(&self.problem)
     }
 }
 
@@ -290,7 +290,7 @@ impl fmt::Display for RejectedCertificate {
             CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 f.write_str("an authority of its issuer's name is trusted here, but has another kind of key")
             }
-            CertificateError::Other(other) if is_authority_as_server(other) => f.write_str(
+            problem if is_authority_as_server(problem) => f.write_str(
                 "it is marked as the certificate of an authority (CA:TRUE), as 'openssl req -x509' makes them, and \
                  not as one of a server",
             ),
@@ -300,9 +300,12 @@ impl fmt::Display for RejectedCertificate {
 }
 
 /// rustls has no word of its own for it.
-fn is_authority_as_server(problem: &rustls::OtherError) -> bool {
+pub(super) fn is_authority_as_server(problem: &CertificateError) -> bool {
+    let CertificateError::Other(other) = problem else {
+        return false;
+    };
     matches!(
-        problem.0.downcast_ref(),
+        other.0.downcast_ref(),
         Some(webpki::Error::CaUsedAsEndEntity)
     )
 }

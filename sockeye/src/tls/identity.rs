@@ -97,24 +97,32 @@ impl Identity {
 #[derive(Clone, Debug)]
 pub struct Certificates {
     pub(super) roots: Arc<RootCertStore>,
+    given: Arc<[CertificateDer<'static>]>,
 }
 
 impl Certificates {
     /// Reads all that are in a PEM file, one at least.
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
+        let given = certificates(text)?;
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(text)? {
-            roots.add(certificate)?;
+        for certificate in &given {
+            roots.add(certificate.clone())?;
         }
         Ok(Self {
             roots: Arc::new(roots),
+            given: given.into(),
         })
+    }
+
+    /// Whether this very certificate is one of them.
+    pub(super) fn hold(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.given.contains(certificate)
     }
 }
 
 impl PartialEq for Certificates {
     fn eq(&self, other: &Self) -> bool {
-        self.roots.roots == other.roots.roots
+        self.given == other.given
     }
 }
 

@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-use crate::tls::error::ConfigError;
+use crate::tls::error::{ConfigError, is_authority_as_server};
 use crate::tls::fingerprint::Fingerprint;
 use crate::tls::identity::{Certificates, RevocationLists};
 use crate::tls::provider;
@@ -20,7 +21,8 @@ use crate::tls::provider;
 pub enum Trust {
     /// Those whose certificate is signed by an authority that the platform trusts. The default.
     Platform,
-    /// Those whose certificate is signed by one of these authorities, and no others.
+    /// Those whose certificate is signed by one of these authorities, or is one of these and signed by itself, and no
+    /// others.
     Authorities(Certificates),
     /// Those that have one of [`ConnectorOptions::pins`](crate::tls::ConnectorOptions::pins), whoever signed it, for whatever name and time: a certificate that
     /// is known needs nobody to vouch for it.
@@ -36,6 +38,8 @@ pub enum Trust {
 pub(super) struct Verifier {
     /// `None` trusts whoever it is.
     chain: Option<Arc<dyn ServerCertVerifier>>,
+    /// Trusted also where a server shows one of them as its own; `None` if that is not to be.
+    as_own: Option<Certificates>,
     /// If there are any, the certificate must be one of these.
     pins: Arc<[Fingerprint]>,
     /// The name to look for, where it is not the one that is sent.
@@ -70,8 +74,14 @@ impl Verifier {
             Trust::PinsOnly if pins.is_empty() => return Err(ConfigError::NoPin),
             Trust::PinsOnly | Trust::Anyone => None,
         };
+        let as_own = match trust {
+            // A list of revoked certificates would have to speak for it.
+            Trust::Authorities(given) if revocations.lists.is_empty() => Some(given.clone()),
+            _ => None,
+        };
         Ok(Self {
             chain,
+            as_own,
             pins: pins.into(),
             name: None,
             algorithms: provider().signature_verification_algorithms,
@@ -84,6 +94,13 @@ impl Verifier {
             name: Some(name),
             ..self.clone()
         }
+    }
+}
+
+impl Verifier {
+    fn is_given_as_own(&self, problem: &CertificateError, shown: &CertificateDer<'_>) -> bool {
+        let given = self.as_own.as_ref().is_some_and(|given| given.hold(shown));
+        given && is_authority_as_server(problem)
     }
 }
 
@@ -112,6 +129,17 @@ impl ServerCertVerifier for Verifier {
         let name = self.name.as_ref().unwrap_or(server_name);
         let verified =
             chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        let verified = match verified {
+            // 'openssl req -x509' marks as an authority what then signs itself and serves; curl and others take it, if it
+            // was given as one. Its dates are looked at before the mark, its signature is its own; the name is left.
+            Err(Error::InvalidCertificate(problem))
+                if self.is_given_as_own(&problem, end_entity) =>
+            {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                verify_server_name(&certificate, name).map(|()| ServerCertVerified::assertion())
+            }
+            verified => verified,
+        };
         verified.map_err(|error| match error {
             Error::InvalidCertificate(problem) => reject(problem),
             other => other,

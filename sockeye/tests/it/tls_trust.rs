@@ -4,7 +4,10 @@ use std::slice::from_ref;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    SerialNumber,
+};
 use sockeye::tls::{
     Acceptor, AcceptorOptions, Certificates, ConfigError, Connector, ConnectorOptions, Fingerprint,
     HandshakeError, Identity, NoFingerprint, RejectedCertificate, RevocationLists, Trust,
@@ -298,6 +301,50 @@ async fn a_pin_alone_trusts_one_certificate_whoever_signed_it_for_whatever_name_
 
     let error = Connector::new(trusts(Trust::PinsOnly)).expect_err("trusts nobody");
     assert_eq!(error, ConfigError::NoPin);
+}
+
+/// As `openssl req -x509` makes them, and everybody uses them for tests.
+#[tokio::test]
+async fn an_authority_that_serves_itself_is_trusted_where_it_was_given_by_its_own_name_and_dates() {
+    let own = |from: i64, until: i64| {
+        let mut parameters = CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.not_before = day(from).into();
+        parameters.not_after = day(until).into();
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("signed");
+        Signed {
+            chain: certificate.pem(),
+            der: certificate.der().to_vec(),
+            key: key.serialize_pem(),
+            serial: SerialNumber::from(1_u64),
+        }
+    };
+    let given = |signed: &Signed| {
+        let certificates = Certificates::from_pem(signed.chain.as_bytes());
+        trusts(Trust::Authorities(certificates.expect("our own")))
+    };
+    let shown = own(-1, 1);
+    accepted(&shown, given(&shown), "a.example").await;
+    let (other_name, _) = rejected(&shown, given(&shown), "b.example").await;
+    assert_eq!(words(&other_name), "it is for a.example, not for b.example");
+    let expired = own(-2, -1);
+    let (expired, _) = rejected(&expired, given(&expired), "a.example").await;
+    assert!(words(&expired).starts_with("it expired on "), "{expired}");
+    // Of the same name, and with another key.
+    let (stranger, _) = rejected(&shown, given(&own(-1, 1)), "a.example").await;
+    assert!(
+        words(&stranger).contains("marked as the certificate of an authority"),
+        "{stranger}"
+    );
+}
+
+fn day(from_now: i64) -> SystemTime {
+    let days = Duration::from_secs(86_400 * from_now.unsigned_abs());
+    match from_now {
+        0.. => SystemTime::now() + days,
+        _ => SystemTime::now() - days,
+    }
 }
 
 #[test]
