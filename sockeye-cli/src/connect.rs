@@ -106,7 +106,8 @@ async fn talk_to(
     if !account.ends_a_line && stdout().is_terminal() {
         talk("");
     }
-    if exchanged.progress.is_alert.get() && !securing.has_tls() && !arguments.quiet {
+    let quiet = arguments.quiet || arguments.json;
+    if exchanged.progress.is_alert.get() && !securing.has_tls() && !quiet {
         let refused =
             "what came looks like a TLS alert: the server may want tls:// before its address";
         talk(&Warning(refused));

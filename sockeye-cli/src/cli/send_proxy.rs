@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use sockeye::proxy_protocol::{EncodeError, Header, RawTlv, Tlv, Version};
+use sockeye::proxy_protocol::{Header, RawTlv, Tlv, Version};
 
 use crate::connect::escape::Text;
 
@@ -19,11 +19,7 @@ pub(crate) struct SendProxy {
 
 impl SendProxy {
     /// The header for a connection with these ends, which are `None` for a Unix socket.
-    pub(crate) fn header(
-        &self,
-        ours: Option<SocketAddr>,
-        servers: Option<SocketAddr>,
-    ) -> Result<Header, EncodeError> {
+    pub(crate) fn header(&self, ours: Option<SocketAddr>, servers: Option<SocketAddr>) -> Header {
         let ends = self.from.or(ours).zip(self.to.or(servers));
         let header = match ends {
             _ if self.local => Header::local(),
@@ -31,9 +27,7 @@ impl SendProxy {
             None => Header::unspecified(self.version),
         };
         let tlvs = self.tlvs.iter().cloned();
-        let header = tlvs.fold(header, Header::with_tlv);
-        // Tried here, so that who sends it only sends.
-        header.encode().map(|_| header)
+        tlvs.fold(header, Header::with_tlv)
     }
 
     /// Whether an end was given that the header will not have, for the other one is missing.
@@ -112,7 +106,7 @@ impl SendProxy {
         }
         let any = self.from.or(self.to);
         let any = any.unwrap_or_else(|| ([127, 0, 0, 1], 1).into());
-        let header = self.header(Some(any), Some(any));
+        let header = self.header(Some(any), Some(any)).encode();
         header.map(drop).map_err(|error| error.to_string())
     }
 }

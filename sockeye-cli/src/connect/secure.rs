@@ -141,8 +141,8 @@ async fn send_header(
         return Err(Failure::usage(error).with_hint("give both, from=IP:PORT and to=IP:PORT"));
     }
     let header = send_proxy.header(ours, servers);
-    let header = header.map_err(|error| Failure::usage(anyhow!(error).context("--send-proxy")))?;
-    let bytes = header.encode().map_err(Failure::usage)?;
+    let bytes = header.encode();
+    let bytes = bytes.map_err(|error| Failure::usage(anyhow!(error).context("--send-proxy")))?;
     stream.write_all(&bytes).await.map_err(|error| {
         let what = format!("cannot send the PROXY header to {peer}");
         Failure::new(Code::Receive, anyhow!(error).context(what))

@@ -433,6 +433,12 @@ fn a_server_that_wants_tls_and_is_not_spoken_to_in_it_is_named() {
         "{}",
         text(&output.stderr)
     );
+    let output = connect(&["--explain", "--json", &serving.address], b"hello\r\n");
+    assert_eq!(
+        json(&text(&output.stderr))["ending"],
+        "peer_closed",
+        "all there is"
+    );
     assert_eq!(serving.stop(), 0);
 }
 

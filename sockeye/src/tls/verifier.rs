@@ -21,8 +21,7 @@ use crate::tls::provider;
 pub enum Trust {
     /// Those whose certificate is signed by an authority that the platform trusts. The default.
     Platform,
-    /// Those whose certificate is signed by one of these authorities, or is one of these and signed by itself, and no
-    /// others.
+    /// Those whose certificate is signed by one of these authorities, or is itself one of these, and no others.
     Authorities(Certificates),
     /// Those that have one of [`ConnectorOptions::pins`](crate::tls::ConnectorOptions::pins), whoever signed it, for whatever name and time: a certificate that
     /// is known needs nobody to vouch for it.
@@ -95,12 +94,10 @@ impl Verifier {
             ..self.clone()
         }
     }
-}
 
-impl Verifier {
     fn is_given_as_own(&self, problem: &CertificateError, shown: &CertificateDer<'_>) -> bool {
-        let given = self.as_own.as_ref().is_some_and(|given| given.hold(shown));
-        given && is_authority_as_server(problem)
+        let given = self.as_own.as_ref();
+        is_authority_as_server(problem) && given.is_some_and(|given| given.hold(shown))
     }
 }
 
@@ -131,7 +128,7 @@ impl ServerCertVerifier for Verifier {
             chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
         let verified = match verified {
             // 'openssl req -x509' marks as an authority what then signs itself and serves; curl and others take it, if it
-            // was given as one. Its dates are looked at before the mark, its signature is its own; the name is left.
+            // was given as one. Its dates are looked at before the mark, and who gave it vouches for it; the name is left.
             Err(Error::InvalidCertificate(problem))
                 if self.is_given_as_own(&problem, end_entity) =>
             {
