@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod connect;
+pub(crate) mod securing;
 pub(crate) mod send_proxy;
 pub(crate) mod serve;
 pub(crate) mod time;

@@ -6,7 +6,6 @@ mod exchange;
 mod explain;
 mod hex;
 mod pipe;
-mod secure;
 mod terminal;
 
 use std::fs::File;
@@ -28,14 +27,18 @@ use crate::cli::connect::{Connect, OnEof, TlsEof};
 use crate::connect::exchange::{Ending, Exchange, exchange, say_the_end};
 use crate::connect::explain::Account;
 use crate::connect::pipe::{Input, Output};
-use crate::connect::secure::{Secured, Securing};
 use crate::exit::{Code, Failure, Warning};
 use crate::output::{data, talk};
+use crate::secure::{self, Secured, Securing};
 use crate::session::Tls;
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let destination = parse_destination(&arguments.address)?;
-    let securing = Securing::new(&arguments, &destination)?;
+    let securing = Securing::new(&arguments.securing, &destination)?;
+    if arguments.tls_eof.is_some() && !securing.has_tls() {
+        return Err(Failure::usage(anyhow!("--tls-eof is for TLS"))
+            .with_hint("write tls://HOST:PORT, or --tls"));
+    }
     let input = input(&arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -129,14 +132,14 @@ async fn secure(
     let mut secured = Secured::default();
     let stream = tokio::select! {
         biased;
-        stream = securing.secure(arguments, stream, &mut secured) => stream.map(Some),
+        stream = securing.secure(stream, &mut secured) => stream.map(Some),
         _ = tokio::signal::ctrl_c() => Ok(None),
     };
     // As JSON the account is all there is on stderr, and has it in it.
     if !(arguments.explain && arguments.json) {
         warn(&secured);
     }
-    account.secured(secured, securing.trusted_by(arguments));
+    account.secured(secured, securing.trusted_by());
     if arguments.verbose {
         for line in account.security() {
             talk(&line);
@@ -309,7 +312,7 @@ async fn probe(
     let (open, peer, why) = match connected {
         Ok(connected) => {
             code = Code::Done;
-            let stream = securing.secure(arguments, connected.stream, &mut secured);
+            let stream = securing.secure(connected.stream, &mut secured);
             match stream.await {
                 Ok(mut stream) => say_the_end(&mut stream).await,
                 Err(failure) => insecure = Some(failure),

@@ -9,6 +9,7 @@ mod serve;
 
 mod address;
 mod certificate;
+mod secure;
 mod session;
 mod tls_files;
 

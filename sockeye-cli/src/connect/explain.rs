@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::certificate::Certificate;
 use crate::connect::exchange::{Ending, Exchanged};
-use crate::connect::secure::Secured;
 use crate::output::talk;
+use crate::secure::Secured;
 use crate::session::{ProxyHeader, Tls};
 
 /// The account of one connect. The names of the fields are those of docs/events.md.

@@ -15,12 +15,13 @@ use tokio::time::timeout;
 
 use crate::address::Destination;
 use crate::certificate::Certificate;
-use crate::cli::connect::Connect;
+use crate::cli::securing::SecuringOptions;
 use crate::exit::{Code, Failure};
 use crate::tls_files::{identity, key_log, read, using};
 
 /// What is to be done with a connection before it is talked on.
 pub(crate) struct Securing {
+    options: SecuringOptions,
     tls: Option<Tls>,
 }
 
@@ -46,33 +47,42 @@ pub(crate) struct Secured {
 
 impl Securing {
     /// Reads what the options name, so that a missing file is known before anybody is connected to.
-    pub(crate) fn new(arguments: &Connect, destination: &Destination) -> Result<Self, Failure> {
-        let wanted = destination.tls || arguments.tls || arguments.starttls.is_some();
+    pub(crate) fn new(
+        options: &SecuringOptions,
+        destination: &Destination,
+    ) -> Result<Self, Failure> {
+        let plain = Self {
+            options: options.clone(),
+            tls: None,
+        };
+        let wanted = destination.tls || options.tls || options.starttls.is_some();
         if !wanted {
-            return match arguments.tls_option() {
-                None => Ok(Self { tls: None }),
+            return match options.tls_option() {
+                None => Ok(plain),
                 Some(option) => Err(Failure::usage(anyhow!("{option} is for TLS"))
                     .with_hint("write tls://HOST:PORT, or --tls")),
             };
         }
-        if destination.tls && arguments.starttls.is_some() {
+        if destination.tls && options.starttls.is_some() {
             let error = anyhow!("tls:// speaks TLS from the first byte on, --starttls does not");
             return Err(Failure::usage(error).with_hint("write the address without tls://"));
         }
-        let name = arguments.server_name.as_ref().or(destination.host.as_ref());
+        let name = options.server_name.as_ref().or(destination.host.as_ref());
         let name = name.cloned().ok_or_else(|| {
             Failure::usage(anyhow!(
                 "a Unix socket has no name that a certificate could be for"
             ))
             .with_hint("--server-name NAME says which")
         })?;
+        let tls = Tls {
+            connector: connector(options)?,
+            starttls: options.starttls,
+            insecure: options.insecure,
+            name,
+        };
         Ok(Self {
-            tls: Some(Tls {
-                connector: connector(arguments)?,
-                starttls: arguments.starttls,
-                insecure: arguments.insecure,
-                name,
-            }),
+            tls: Some(tls),
+            ..plain
         })
     }
 
@@ -81,9 +91,10 @@ impl Securing {
     }
 
     /// By what a certificate is judged.
-    pub(crate) fn trusted_by(&self, arguments: &Connect) -> &'static str {
-        match (&arguments.ca, arguments.pin.as_slice()) {
-            _ if arguments.insecure => "nothing",
+    pub(crate) fn trusted_by(&self) -> &'static str {
+        let options = &self.options;
+        match (&options.ca, options.pin.as_slice()) {
+            _ if options.insecure => "nothing",
             (Some(_), []) => "ca",
             (Some(_), _) => "ca and pin",
             (None, []) => "platform",
@@ -94,15 +105,14 @@ impl Securing {
     /// Does it, all under one deadline. What was done before it failed is in `secured` all the same.
     pub(crate) async fn secure(
         &self,
-        arguments: &Connect,
         stream: Stream,
         secured: &mut Secured,
     ) -> Result<Stream, Failure> {
         let peer = stream.peer_addr().ok();
         let peer = peer.map_or_else(|| "the server".to_owned(), |peer| peer.to_string());
-        let limit = arguments.handshake_timeout;
+        let limit = self.options.handshake_timeout;
         let steps = async {
-            let stream = send_header(arguments, stream, secured, &peer).await?;
+            let stream = send_header(&self.options, stream, secured, &peer).await?;
             match &self.tls {
                 Some(tls) => tls.shake_hands(&peer, stream, secured).await,
                 None => Ok(stream),
@@ -122,12 +132,12 @@ impl Securing {
 
 /// The PROXY header, if one is to be sent.
 async fn send_header(
-    arguments: &Connect,
+    options: &SecuringOptions,
     mut stream: Stream,
     secured: &mut Secured,
     peer: &str,
 ) -> Result<Stream, Failure> {
-    let Some(send_proxy) = &arguments.send_proxy else {
+    let Some(send_proxy) = &options.send_proxy else {
         return Ok(stream);
     };
     let end = |address: std::io::Result<Addr>| match address {
@@ -246,28 +256,24 @@ fn certificate_hint(rejected: &RejectedCertificate) -> Option<String> {
     })
 }
 
-fn connector(arguments: &Connect) -> Result<Connector, Failure> {
+fn connector(given: &SecuringOptions) -> Result<Connector, Failure> {
     let mut options = ConnectorOptions::default();
-    options.trust = match &arguments.ca {
-        _ if arguments.insecure => Trust::Anyone,
+    options.trust = match &given.ca {
+        _ if given.insecure => Trust::Anyone,
         Some(path) => Trust::Authorities(using(path, read(path), Certificates::from_pem)?),
-        None if !arguments.pin.is_empty() => Trust::PinsOnly,
+        None if !given.pin.is_empty() => Trust::PinsOnly,
         None => Trust::Platform,
     };
-    options.pins.clone_from(&arguments.pin);
-    if let Some(path) = &arguments.crl {
+    options.pins.clone_from(&given.pin);
+    if let Some(path) = &given.crl {
         options.revocations = using(path, read(path), RevocationLists::from_pem)?;
     }
-    if let Some(path) = &arguments.cert {
-        options.identity = Some(identity(path, arguments.key.as_deref(), read)?);
+    if let Some(path) = &given.cert {
+        options.identity = Some(identity(path, given.key.as_deref(), read)?);
     }
-    options.sni.clone_from(&arguments.sni);
-    options.alpn = arguments
-        .alpn
-        .iter()
-        .map(|name| name.clone().into())
-        .collect();
-    options.min_version = arguments.tls_min.map_or(options.min_version, Version::from);
-    options.key_log = arguments.keylog.as_deref().map(key_log).transpose()?;
+    options.sni.clone_from(&given.sni);
+    options.alpn = given.alpn.iter().map(|name| name.clone().into()).collect();
+    options.min_version = given.tls_min.map_or(options.min_version, Version::from);
+    options.key_log = given.keylog.as_deref().map(key_log).transpose()?;
     Connector::new(options).map_err(Failure::usage)
 }
