@@ -9,6 +9,11 @@ mod serve;
 
 mod address;
 mod certificate;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "no verb speaks HTTP yet")
+)]
+mod http;
 mod secure;
 mod session;
 mod tls_files;
