@@ -31,8 +31,8 @@ pub(super) enum Body {
     UntilClose,
 }
 
-/// The head at the beginning of `bytes`, and its length; `None` if more of it must come. What is malformed is found with
-/// its first byte. `to_head`: the answer is to a request with the method HEAD.
+/// The head at the beginning of `bytes`, and its length; `None` if more of it must come. What is malformed is found
+/// with its first byte. `to_head`: the answer is to a request with the method HEAD.
 ///
 /// A line may also end with a bare LF (RFC 9112, section 2.2), and a field go on in the next line (section 5.2). No empty
 /// lines are skipped before an answer: only servers are to do so, and here they would be a body longer than was said.

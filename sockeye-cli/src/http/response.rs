@@ -15,8 +15,8 @@ use super::head::{self, Body, Head, MAX_HEAD_BYTES};
 const PIECE_BYTES: usize = 1024;
 
 /// As long as this little has come, each byte is looked at, so that a server that does not speak HTTP, and waits after its
-/// greeting, is found out at once. Later a head is looked at when a line has ended: that keeps the work for one that comes
-/// byte by byte in bounds.
+/// greeting, is found out at once: version and status are in it. Later a head is looked at when it may have ended, so that
+/// one that comes byte by byte costs no more than twice the work.
 const GREETING_BYTES: usize = 16;
 
 /// Finds the answers in what a server sends on one connection.
@@ -128,7 +128,7 @@ impl ResponseReader {
         match &self.state {
             State::Head if self.held.is_empty() && !self.has_interim => Ok(None),
             State::Head => {
-                // What is wrong in the line that has not ended was not looked for yet.
+                // What is wrong in a head that has not ended was perhaps not looked for yet.
                 head::parse(&self.held, self.to_head)?;
                 Err(BadResponse::CutHead)
             }
@@ -156,8 +156,9 @@ impl ResponseReader {
         let piece = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
         let before = self.held.len();
         self.held.extend_from_slice(piece);
-        let is_worth_a_look =
-            before < GREETING_BYTES || piece.contains(&b'\n') || self.held.len() >= MAX_HEAD_BYTES;
+        let is_worth_a_look = before < GREETING_BYTES
+            || has_empty_line(&self.held, before)
+            || self.held.len() >= MAX_HEAD_BYTES;
         if is_worth_a_look && let Some((head, length)) = head::parse(&self.held, self.to_head)? {
             self.held = Vec::new();
             return self.begin(&head, length.saturating_sub(before));
@@ -194,6 +195,14 @@ impl ResponseReader {
         self.has_interim = false;
         mem::replace(&mut self.response, NONE_YET)
     }
+}
+
+/// Whether the empty line that ends a head has come after the first `before` bytes.
+fn has_empty_line(held: &[u8], before: usize) -> bool {
+    let new = held.get(before.saturating_sub(2)..).unwrap_or(held);
+    // Of the first only the end is there.
+    let mut lines = new.split_inclusive(|&byte| byte == b'\n').skip(1);
+    lines.any(|line| matches!(line, b"\n" | b"\r\n"))
 }
 
 const NONE_YET: Response = Response {

@@ -58,6 +58,7 @@ fn a_length_that_is_no_number_or_ambiguous_is_refused() {
     }
     for fields in [
         "Content-Length: 5, 6\r\n",
+        "Content-Length: 6, 5\r\n",
         "Content-Length: 5\r\nContent-Length: 6\r\n",
     ] {
         let stream = with(fields, "hello");
@@ -111,6 +112,7 @@ fn malformed_chunks_are_refused() {
         ("1\r\nab\r\n", BadResponse::ChunkEnd),
         ("1\r\na\n0\r\n", BadResponse::ChunkEnd),
         ("1\r\na0\r\n", BadResponse::ChunkEnd),
+        ("1\r\na\rx", BadResponse::ChunkEnd),
         ("0\r\n: b\r\n\r\n", BadResponse::Trailer),
         ("0\r\na b: c\r\n\r\n", BadResponse::Trailer),
         ("0\r\na\r\n\r\n", BadResponse::Trailer),
@@ -227,12 +229,14 @@ fn whether_the_connection_goes_on_is_as_the_version_and_the_options_say() {
         (1, "Connection: keep-alive\r\n", true),
         (1, "Connection: upgrade, close\r\n", false),
         (1, "Connection: upgrade\r\nConnection: close\r\n", false),
+        (1, "Connection: close, upgrade\r\n", false),
         (1, "Connection: closed\r\n", true),
         (1, "Connection: keep-alive, close\r\n", false),
         (0, "", false),
         (0, "Connection: keep-alive\r\n", true),
         (0, "Connection: Keep-Alive\r\n", true),
         (0, "Connection: foo ,\tkeep-alive\r\n", true),
+        (0, "Connection: keep-alive, foo\r\n", true),
         (0, "Connection: keep-alive, close\r\n", false),
     ] {
         let stream = format!("HTTP/1.{minor} 200 OK\r\n{connection}Content-Length: 0\r\n\r\n");
@@ -243,7 +247,7 @@ fn whether_the_connection_goes_on_is_as_the_version_and_the_options_say() {
 #[test]
 fn interim_answers_are_skipped_and_a_final_one_is_owed() {
     let interim =
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\n\r\n";
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nContent-Length: nine\r\n\r\n";
     let stream = format!("{interim}{}", with("Content-Length: 1\r\n", "x"));
     assert_eq!(only(&stream), (b"x".into(), true));
     assert_eq!(error(interim), BadResponse::CutHead);
@@ -356,8 +360,12 @@ fn a_head_may_have_64_kib_and_100_fields() {
         format!("{OK}A: {}\r\n{end}x", "a".repeat(fill))
     };
     let max_bytes = MAX_HEAD_BYTES;
-    // Byte by byte that would take long here, and a piece ends within the last line.
-    for pieces in [&[usize::MAX][..], &[1000], &[MAX_HEAD_BYTES - 1, 1]] {
+    for pieces in [
+        &[usize::MAX][..],
+        &[1],
+        &[20, 1000],
+        &[MAX_HEAD_BYTES - 1, 1],
+    ] {
         let found = read_pieces(longest(0).as_bytes(), false, pieces);
         assert_eq!(statuses(&found), [200]);
         let found = read_pieces(longest(1).as_bytes(), false, pieces);
@@ -410,4 +418,30 @@ fn a_reader_between_answers_holds_nothing() {
         reader.take(&[byte], &mut |_| {}).expect("is in order");
     }
     assert_eq!(reader.held.capacity(), 0);
+}
+
+/// Looked at anew for each line, this would take a minute.
+#[test]
+fn a_head_of_many_lines_that_comes_in_small_pieces_is_read() {
+    let stream = with(
+        &format!("A:{}\r\nContent-Length: 0\r\n", "\n b".repeat(20_000)),
+        "",
+    );
+    let found = read_pieces(stream.as_bytes(), false, &[3]);
+    assert_eq!(found.error, None);
+    assert_eq!(statuses(&found), [200]);
+}
+
+#[test]
+fn a_head_that_does_not_end_is_refused_as_soon_as_it_is_too_long() {
+    let mut reader = ResponseReader::new(false);
+    let mut given = 0;
+    let mut taken = reader.take(OK.as_bytes(), &mut |_| {});
+    while taken == Ok(Progress::More) && given < 10 * MAX_HEAD_BYTES {
+        taken = reader.take(&[b'a'; 999], &mut |_| {});
+        given += 999;
+    }
+    let max_bytes = MAX_HEAD_BYTES;
+    assert_eq!(taken, Err(BadResponse::HeadTooLong { max_bytes }));
+    assert!(given < MAX_HEAD_BYTES + 999, "{given}");
 }
