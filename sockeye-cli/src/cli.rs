@@ -1,7 +1,9 @@
 //! The command line: every verb, option and help text.
 
 pub(crate) mod admission;
+pub(crate) mod bench;
 pub(crate) mod connect;
+pub(crate) mod quantity;
 pub(crate) mod securing;
 pub(crate) mod send_proxy;
 pub(crate) mod serve;
@@ -11,6 +13,7 @@ pub(crate) mod tls_values;
 use clap::{Parser, Subcommand};
 use colorchoice_clap::Color;
 
+use crate::cli::bench::Bench;
 use crate::cli::connect::Connect;
 use crate::cli::serve::Serve;
 
@@ -51,4 +54,5 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     Serve(Serve),
     Connect(Connect),
+    Bench(Box<Bench>),
 }

@@ -365,13 +365,6 @@ async fn probe(
 
 /// The exit code and the hint for a connect that failed.
 fn failure(arguments: &Connect, error: ConnectError) -> Failure {
-    let timed_out = |attempts: &[sockeye::client::Attempt]| {
-        !attempts.is_empty()
-            && attempts.iter().all(|attempt| match &attempt.outcome {
-                Outcome::Failed(error) => error.kind() == io::ErrorKind::TimedOut,
-                _ => false,
-            })
-    };
     let refused = error.report.attempts.iter().any(|attempt| {
         matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::ConnectionRefused)
     });
@@ -382,12 +375,7 @@ fn failure(arguments: &Connect, error: ConnectError) -> Failure {
     if no_source {
         return Failure::usage(error).with_hint("--source takes an IP address of this machine");
     }
-    let code = match &error.failure {
-        Reason::Resolve(_) | Reason::NoUsableAddress => Code::Resolve,
-        Reason::TimedOut(_) => Code::Timeout,
-        _ if timed_out(&error.report.attempts) => Code::Timeout,
-        _ => Code::Connect,
-    };
+    let code = code_of(&error);
     if let (Some(wait_for), Code::Connect | Code::Timeout) = (arguments.wait_for, code) {
         let limit = humantime::format_duration(wait_for);
         let error = anyhow!(error).context(format!("not up within {limit}"));
@@ -400,6 +388,23 @@ fn failure(arguments: &Connect, error: ConnectError) -> Failure {
         }
         Code::Timeout => failure.with_hint("a host or firewall that drops; --timeout waits longer"),
         _ => failure,
+    }
+}
+
+/// The exit code for a connect that failed.
+pub(crate) fn code_of(error: &ConnectError) -> Code {
+    let timed_out = |attempts: &[sockeye::client::Attempt]| {
+        !attempts.is_empty()
+            && attempts.iter().all(|attempt| match &attempt.outcome {
+                Outcome::Failed(error) => error.kind() == io::ErrorKind::TimedOut,
+                _ => false,
+            })
+    };
+    match &error.failure {
+        Reason::Resolve(_) | Reason::NoUsableAddress => Code::Resolve,
+        Reason::TimedOut(_) => Code::Timeout,
+        _ if timed_out(&error.report.attempts) => Code::Timeout,
+        _ => Code::Connect,
     }
 }
 

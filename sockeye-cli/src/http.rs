@@ -10,6 +10,12 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::error::BadResponse;
-pub(crate) use self::request::{BadRequest, host_field, request};
-pub(crate) use self::response::{Progress, Response, ResponseReader};
+#[allow(
+    unused_imports,
+    reason = "what its functions return, for those who look closer than `bench`"
+)]
+pub(crate) use self::{error::BadResponse, request::BadRequest, response::Response};
+pub(crate) use self::{
+    request::{host_field, request},
+    response::{Progress, ResponseReader},
+};

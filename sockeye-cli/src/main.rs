@@ -4,15 +4,12 @@
 
 mod cli;
 
+mod bench;
 mod connect;
 mod serve;
 
 mod address;
 mod certificate;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "no verb speaks HTTP yet")
-)]
 mod http;
 mod secure;
 mod session;
@@ -33,6 +30,7 @@ fn main() -> ExitCode {
     let ended = match cli.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Connect(arguments) => connect::run(arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
     };
     match ended {
         Ok(code) => code.into(),

@@ -22,6 +22,13 @@ pub(crate) fn data(line: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints a result for people on stdout, in colours if it is a terminal.
+pub(crate) fn result(text: &str) -> io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
 /// Lines that wait to be written; one that finds no room is dropped and counted.
 const QUEUE_LINES: usize = 8192;
 

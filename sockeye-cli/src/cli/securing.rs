@@ -22,7 +22,12 @@ pub(crate) struct SecuringOptions {
     /// from=IP:PORT and to=IP:PORT are the client and its server, by default our own ends of the connection; local says that it
     /// is our own. With v2 also authority=NAME, alpn=NAME, unique-id=TEXT, crc32c, and 0xHH=TEXT for others. TEXT is as
     /// in --send, without commas.
-    #[arg(long, value_name = "v1|v2[,...]", hide_short_help = true)]
+    #[arg(
+        long,
+        alias = "proxy-protocol",
+        value_name = "v1|v2[,...]",
+        hide_short_help = true
+    )]
     pub(crate) send_proxy: Option<SendProxy>,
 
     /// Speak TLS, as with tls:// before the address

@@ -15,7 +15,7 @@ const MAX_FIELDS: usize = 100;
 
 const PROTOCOL: &[u8] = b"HTTP/";
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
     pub(super) keep_alive: bool,

@@ -21,8 +21,8 @@ const GREETING_BYTES: usize = 16;
 
 /// Finds the answers in what a server sends on one connection.
 ///
-/// It keeps no more than the head of one answer, of at most 64 KiB, and that only while the head is incomplete. It knows
-/// nothing of time, so the caller has to limit how long an answer may take.
+/// It keeps no more than the head of one answer, of at most 64 KiB, while that is incomplete, and the last one if that was
+/// short. It knows nothing of time, so the caller has to limit how long an answer may take.
 #[derive(Debug)]
 pub(crate) struct ResponseReader {
     to_head: bool,
@@ -31,6 +31,9 @@ pub(crate) struct ResponseReader {
     response: Response,
     /// The beginning of a head that is incomplete.
     pub(super) held: Vec<u8>,
+    /// The last head that came in one piece, and what it said. A server that answers the same request again and again does
+    /// it with the same head, but for the date, and what is the same byte for byte need not be read again.
+    last: Option<(Vec<u8>, Head)>,
     /// Whether an interim answer has come, and the final one is owed.
     has_interim: bool,
 }
@@ -75,6 +78,7 @@ impl ResponseReader {
             state: State::Head,
             response: NONE_YET,
             held: Vec::new(),
+            last: None,
             has_interim: false,
         }
     }
@@ -145,8 +149,17 @@ impl ResponseReader {
     fn take_head(&mut self, bytes: &[u8]) -> Result<(usize, bool), BadResponse> {
         if self.held.is_empty() {
             // As nearly always: the head has come in one piece, and is read where it lies.
+            if let Some((last, head)) = &self.last
+                && bytes.starts_with(last)
+            {
+                let (head, length) = (*head, last.len());
+                return self.begin(&head, length);
+            }
             return match head::parse(bytes, self.to_head)? {
-                Some((head, length)) => self.begin(&head, length),
+                Some((head, length)) => {
+                    self.remember(bytes.get(..length), head);
+                    self.begin(&head, length)
+                }
                 None => {
                     self.held.extend_from_slice(bytes);
                     Ok((bytes.len(), false))
@@ -164,6 +177,16 @@ impl ResponseReader {
             return self.begin(&head, length.saturating_sub(before));
         }
         Ok((piece.len(), false))
+    }
+
+    fn remember(&mut self, bytes: Option<&[u8]>, head: Head) {
+        let Some(bytes) = bytes.filter(|bytes| bytes.len() <= PIECE_BYTES) else {
+            return;
+        };
+        let (last, known) = self.last.get_or_insert_with(|| (Vec::new(), head));
+        last.clear();
+        last.extend_from_slice(bytes);
+        *known = head;
     }
 
     /// What comes after a head, of which `used` bytes were in this piece.

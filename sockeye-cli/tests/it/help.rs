@@ -42,6 +42,13 @@ fn the_help_of_connect_is_as_documented_and_the_short_one_fits_a_screen() {
 }
 
 #[test]
+fn the_help_of_bench_is_as_documented_and_the_short_one_fits_a_screen() {
+    golden(&["bench", "--help"], "bench.txt");
+    let short = golden(&["bench", "-h"], "bench-short.txt");
+    assert!(short.lines().count() <= 45);
+}
+
+#[test]
 fn colour_is_for_terminals_unless_it_is_asked_for() {
     let error = |arguments: &[&str]| text(&run(sockeye(arguments), b"").stderr);
     let plain = error(&["connect", "127.0.0.1:0"]);

@@ -2,6 +2,7 @@
 
 mod admission;
 mod authority;
+mod bench;
 mod connect;
 mod faults;
 mod help;

@@ -1,0 +1,41 @@
+//! Sizes and rates on the command line.
+
+/// `64`, `64B`, `16KiB` or `16k`, `1MiB` or `1m`: bytes, always in powers of 1024.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let wrong = || format!("'{text}' is not a size; write 64, 16KiB or 1MiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err(wrong()),
+    };
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes <= MOST_BYTES => Ok(bytes),
+        _ => Err("a message has 1 GiB at most".to_owned()),
+    }
+}
+
+const MOST_BYTES: usize = 1 << 30;
+
+/// `500`, `0.5`, `20k`, `1.5M`: per second.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    let (number, factor) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1e3),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(number) => (number, 1e6),
+            None => (text, 1.0),
+        },
+    };
+    let number = number.parse::<f64>().map(|number| number * factor);
+    match number {
+        // Once in a day, and more than any loopback takes.
+        Ok(rate) if (1e-5..=1e9).contains(&rate) => Ok(rate),
+        Ok(_) => Err("a rate is from 0.00001 to 1000M per second".to_owned()),
+        Err(_) => Err(format!("'{text}' is not a rate; write 500, 20k or 1.5M")),
+    }
+}
