@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::account::Account;
 use crate::addr::Addr;
 use crate::admission::RefuseReason;
-use crate::drive::drive;
+use crate::drive::{drive, introduce_and_drive};
 use crate::error::ServeError;
 use crate::handshake::Handshake;
 use crate::listener::{AcceptFailure, Acceptor, Backoff};
@@ -148,8 +148,8 @@ fn admit<S: Service>(
     acceptor: &Acceptor,
 ) {
     let id = core.next_id();
-    let handshake = Handshake::with(core, acceptor, &peer);
-    let refused = decide(core, &mut permit, &peer, handshake.as_deref()).err();
+    let mut handshake = Handshake::with(core, acceptor, &peer);
+    let refused = decide(core, &mut permit, &peer, handshake.as_deref_mut()).err();
     core.ledger.accept(&Accepted {
         id,
         peer: &peer,
@@ -157,29 +157,38 @@ fn admit<S: Service>(
         refused,
     });
     if refused.is_none() {
+        let service = Arc::clone(service);
         let account = Account::open(Arc::clone(core), id, stream, peer, permit);
-        core.tasks
-            .spawn(id, drive(Arc::clone(service), handshake, account));
+        match handshake {
+            None => core.tasks.spawn(id, drive(service, account)),
+            Some(handshake) => {
+                let introduced = introduce_and_drive(handshake, service, account);
+                core.tasks.spawn(id, introduced);
+            }
+        }
     }
 }
 
 /// The first look at a client. Of one behind a trusted proxy nothing is known yet: the second look is in `handshake.rs`.
 fn decide(
-    core: &Core,
+    core: &Arc<Core>,
     permit: &mut Permit,
     peer: &Addr,
-    handshake: Option<&Handshake>,
+    handshake: Option<&mut Handshake>,
 ) -> Result<(), RefuseReason> {
-    if !handshake.is_some_and(Handshake::names_the_client) {
+    if !handshake
+        .as_ref()
+        .is_some_and(|handshake| handshake.names_the_client())
+    {
         if core.trusted.as_ref().is_some_and(|trusted| trusted.only) {
             return Err(RefuseReason::NoProxy);
         }
         permit.admit(peer.ip())?;
     }
-    if handshake.is_some() {
-        permit.begin_handshake()?;
+    match handshake {
+        Some(handshake) => handshake.begin(core),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Counts an accept that failed for want of something, and says how long to pause.

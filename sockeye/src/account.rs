@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::stream::Stream;
 /// runtime is dropped with all its tasks.
 pub(crate) struct Account {
     pub(crate) record: Arc<Record>,
+    pub(crate) opened: Instant,
     /// `None` once it is settled.
     permit: Option<Permit>,
 }
@@ -37,16 +38,16 @@ impl Account {
             record: Arc::new(Record {
                 core,
                 id,
-                peer,
-                declared: OnceLock::new(),
-                opened: Instant::now(),
-                served_ms: AtomicU32::new(0),
+                peer: Party::Peer(peer),
                 bytes_in: AtomicU64::new(0),
                 bytes_out: AtomicU64::new(0),
                 moved_ms: AtomicU64::new(0),
-                flags: AtomicU8::new(0),
-                slot: Mutex::new(Slot::Back(stream)),
+                ends: Mutex::new(Some(Box::new(Ends {
+                    slot: Slot::Back(stream),
+                    flags: 0,
+                }))),
             }),
+            opened: Instant::now(),
             permit: Some(permit),
         }
     }
@@ -54,6 +55,43 @@ impl Account {
     /// The place of the connection, until it is settled.
     pub(crate) fn permit(&mut self) -> Option<&mut Permit> {
         self.permit.as_mut()
+    }
+
+    /// Notes what the PROXY header says.
+    pub(crate) fn declare(&mut self, header: Header) {
+        let record = Arc::get_mut(&mut self.record)
+            .expect("nobody else has the record before the connection is served");
+        record.peer.declare(header);
+    }
+
+    /// Tells that the connection is handed to its service, after its handshake if there was one. Returns when that was,
+    /// in milliseconds after `opened`.
+    pub(crate) fn served(&self) -> u32 {
+        let after = self.opened.elapsed();
+        let record = &self.record;
+        record.note_time();
+        if let Some(Slot::Back(stream)) = record.ends().as_deref().map(|ends| &ends.slot) {
+            record.core.ledger.open(&Opened {
+                id: record.id,
+                peer: record.peer(),
+                after,
+                proxy_header: record.proxy_header(),
+                stream,
+            });
+        }
+        u32::try_from(after.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// When the connection, which was handed to its service `served_ms` after it was opened, comes to its next
+    /// deadline, and which that is.
+    pub(crate) fn next_deadline(&self, served_ms: u32) -> Option<(Instant, CloseReason)> {
+        let record = &self.record;
+        let heard = record.bytes_in.load(Ordering::Relaxed) > 0;
+        let moved = Duration::from_millis(record.moved_ms.load(Ordering::Relaxed));
+        let served = Duration::from_millis(served_ms.into());
+        let core = &record.core;
+        core.timeouts
+            .next(self.opened, self.opened + served, heard, core.began + moved)
     }
 
     /// Settles a connection that is refused after all, now that its PROXY header has said who the client is.
@@ -65,7 +103,7 @@ impl Account {
         drop(record.take());
         record.core.ledger.refuse(&Refused {
             id: record.id,
-            peer: &record.peer,
+            peer: record.peer(),
             listener,
             client: Some(record.client()),
             reason,
@@ -96,12 +134,12 @@ impl Account {
         }
         ledger.close(&Closed {
             id: record.id,
-            peer: &record.peer,
-            client: record.declared_client(),
+            peer: record.peer(),
+            client: record.peer.declared_client(),
             reason,
             bytes_in: record.bytes_in.load(Ordering::Relaxed),
             bytes_out: record.bytes_out.load(Ordering::Relaxed),
-            duration: record.opened.elapsed(),
+            duration: self.opened.elapsed(),
             tcp_info: tcp_info.as_ref(),
             error: error.as_ref(),
         });
@@ -125,27 +163,69 @@ impl Drop for Account {
 }
 
 /// What is known of one connection, shared by its `Conn` and its `Account`.
+///
+/// Every idle connection has one, so what most connections do not need at that time is boxed.
 pub(crate) struct Record {
     pub(crate) core: Arc<Core>,
     pub(crate) id: u64,
-    /// The other end of the socket.
-    pub(crate) peer: Addr,
-    declared: OnceLock<Box<Declared>>,
-    pub(crate) opened: Instant,
-    /// When it was handed to its service, in milliseconds after `opened`.
-    served_ms: AtomicU32,
+    peer: Party,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
-    /// When a byte last moved, in milliseconds after `opened`; kept only if there is an idle timeout.
+    /// When a byte last moved, in milliseconds after `Core::began`; kept only if there is an idle timeout.
     moved_ms: AtomicU64,
-    flags: AtomicU8,
-    slot: Mutex<Slot>,
+    /// `None` while it is served and nothing has been seen of its end: for most of its life.
+    ends: Mutex<Option<Box<Ends>>>,
+}
+
+/// Who is at the other end.
+enum Party {
+    /// The other end of the socket, of whom nobody has said anything.
+    Peer(Addr),
+    Declared(Box<Declared>),
 }
 
 /// What a trusted proxy said of a connection.
 struct Declared {
+    /// The proxy: the other end of the socket.
+    proxy: Addr,
     header: Header,
     client: Option<Addr>,
+}
+
+impl Party {
+    fn declare(&mut self, header: Header) {
+        // There is one header on a connection.
+        if let Self::Peer(proxy) = self {
+            let client = header.client().map(Addr::from);
+            let proxy = std::mem::replace(proxy, Addr::Unix(None));
+            *self = Self::Declared(Box::new(Declared {
+                proxy,
+                header,
+                client,
+            }));
+        }
+    }
+
+    fn socket_peer(&self) -> &Addr {
+        match self {
+            Self::Peer(peer) => peer,
+            Self::Declared(declared) => &declared.proxy,
+        }
+    }
+
+    fn declared_client(&self) -> Option<&Addr> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Declared(declared) => declared.client.as_ref(),
+        }
+    }
+}
+
+/// What is known at the beginning and at the end of a connection.
+#[derive(Default)]
+struct Ends {
+    slot: Slot,
+    flags: u8,
 }
 
 /// The peer's end of stream was read.
@@ -167,51 +247,40 @@ enum Slot {
     Back(Stream),
 }
 
+impl Default for Slot {
+    fn default() -> Self {
+        Self::Out(None)
+    }
+}
+
 impl Record {
-    /// Notes what the PROXY header says.
-    pub(crate) fn declare(&self, header: Header) {
-        let client = header.client().map(Addr::from);
-        // There is one header on a connection.
-        let _ = self.declared.set(Box::new(Declared { header, client }));
+    /// The other end of the socket.
+    pub(crate) fn peer(&self) -> &Addr {
+        self.peer.socket_peer()
     }
 
     pub(crate) fn proxy_header(&self) -> Option<&Header> {
-        self.declared.get().map(|declared| &declared.header)
-    }
-
-    fn declared_client(&self) -> Option<&Addr> {
-        self.declared.get()?.client.as_ref()
+        match &self.peer {
+            Party::Peer(_) => None,
+            Party::Declared(declared) => Some(&declared.header),
+        }
     }
 
     /// The client that the PROXY header declared, else the other end of the socket.
     pub(crate) fn client(&self) -> &Addr {
-        self.declared_client().unwrap_or(&self.peer)
-    }
-
-    /// Tells that the connection is handed to its service, after its handshake if there was one.
-    pub(crate) fn served(&self) {
-        let after = self.opened.elapsed();
-        let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
-        self.served_ms.store(ms, Ordering::Relaxed);
-        self.moved_ms.store(ms.into(), Ordering::Relaxed);
-        let slot = self.slot();
-        if let Slot::Back(stream) = &*slot {
-            self.core.ledger.open(&Opened {
-                id: self.id,
-                peer: &self.peer,
-                after,
-                proxy_header: self.proxy_header(),
-                stream,
-            });
-        }
+        self.peer.declared_client().unwrap_or_else(|| self.peer())
     }
 
     /// Only the task that holds the `Conn` writes, so a plain load and store is enough, and cheaper than `fetch_add`.
     pub(crate) fn moved(&self, counter: &AtomicU64, bytes: usize) {
         let sum = counter.load(Ordering::Relaxed) + bytes as u64;
         counter.store(sum, Ordering::Relaxed);
+        self.note_time();
+    }
+
+    fn note_time(&self) {
         if self.core.timeouts.idle.is_some() {
-            let now = self.opened.elapsed().as_millis() as u64;
+            let now = self.core.began.elapsed().as_millis() as u64;
             self.moved_ms.store(now, Ordering::Relaxed);
         }
     }
@@ -283,15 +352,21 @@ impl Record {
 
     /// Whether one of these was noted.
     fn has(&self, flags: u8) -> bool {
-        self.flags.load(Ordering::Relaxed) & flags != 0
+        self.ends()
+            .as_deref()
+            .is_some_and(|ends| ends.flags & flags != 0)
     }
 
     fn flag(&self, flag: u8) {
-        self.flags.fetch_or(flag, Ordering::Relaxed);
+        self.ends().get_or_insert_default().flags |= flag;
     }
 
     pub(crate) fn hand_back(&self, stream: Stream) {
-        let before = std::mem::replace(&mut *self.slot(), Slot::Back(stream));
+        let before = {
+            let mut ends = self.ends();
+            let slot = &mut ends.get_or_insert_default().slot;
+            std::mem::replace(slot, Slot::Back(stream))
+        };
         if let Slot::Out(Some(waiting)) = before {
             waiting.wake();
         }
@@ -300,8 +375,9 @@ impl Record {
     /// Waits for the stream to be handed back: at once, unless the service gave its `Conn` to another task.
     pub(crate) async fn returned(&self) -> Stream {
         poll_fn(|cx| {
-            let mut slot = self.slot();
-            match std::mem::replace(&mut *slot, Slot::Out(Some(cx.waker().clone()))) {
+            let mut ends = self.ends();
+            let slot = &mut ends.get_or_insert_default().slot;
+            match std::mem::replace(slot, Slot::Out(Some(cx.waker().clone()))) {
                 Slot::Back(stream) => {
                     *slot = Slot::Out(None);
                     Poll::Ready(stream)
@@ -313,22 +389,19 @@ impl Record {
     }
 
     pub(crate) fn take(&self) -> Option<Stream> {
-        match std::mem::replace(&mut *self.slot(), Slot::Out(None)) {
+        let mut ends = self.ends();
+        let known = ends.as_deref_mut()?;
+        let slot = std::mem::take(&mut known.slot);
+        if known.flags == 0 {
+            *ends = None;
+        }
+        match slot {
             Slot::Back(stream) => Some(stream),
             Slot::Out(_) => None,
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<(Instant, CloseReason)> {
-        let heard = self.bytes_in.load(Ordering::Relaxed) > 0;
-        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
-        let timeouts = &self.core.timeouts;
-        let served = Duration::from_millis(self.served_ms.load(Ordering::Relaxed).into());
-        let opened = self.opened;
-        timeouts.next(opened, opened + served, heard, opened + moved)
+    fn ends(&self) -> MutexGuard<'_, Option<Box<Ends>>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

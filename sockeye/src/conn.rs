@@ -42,7 +42,7 @@ impl Conn {
 
     /// The other end of the socket: the client, or a proxy in front of it.
     pub fn peer(&self) -> &Addr {
-        &self.record.peer
+        self.record.peer()
     }
 
     /// The client: whom a trusted proxy has declared in its PROXY header, else the other end of the socket.
@@ -156,7 +156,7 @@ impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
             .field("id", &self.record.id)
-            .field("peer", &self.record.peer)
+            .field("peer", self.record.peer())
             .finish_non_exhaustive()
     }
 }

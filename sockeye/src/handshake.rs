@@ -5,13 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::account::{Account, Record};
+use crate::account::Account;
 use crate::addr::Addr;
 use crate::admission::RefuseReason;
 use crate::close_reason::CloseReason;
 use crate::listener::Acceptor;
-use crate::proxy_protocol::{self, ReadError};
-use crate::shared::Core;
+use crate::proxy_protocol::{self, Header, ReadError};
+use crate::shared::{Core, HandshakePlace};
 use crate::stream::Stream;
 #[cfg(feature = "tls")]
 use crate::tls::{self, HandshakeError};
@@ -19,6 +19,8 @@ use crate::tls::{self, HandshakeError};
 /// What one connection has to go through before it is served.
 pub(crate) struct Handshake {
     listener: Addr,
+    /// `None` until it is let in.
+    place: Option<HandshakePlace>,
     proxy_header: bool,
     #[cfg(feature = "tls")]
     tls: Option<tls::Acceptor>,
@@ -46,6 +48,7 @@ impl Handshake {
         (proxy_header || by_tls).then(|| {
             Box::new(Self {
                 listener: acceptor.address().clone(),
+                place: None,
                 proxy_header,
                 #[cfg(feature = "tls")]
                 tls: tls.cloned(),
@@ -58,21 +61,29 @@ impl Handshake {
         self.proxy_header
     }
 
+    /// Takes a place among the handshakes in progress, or says that the connection is to be refused.
+    pub(crate) fn begin(&mut self, core: &Arc<Core>) -> Result<(), RefuseReason> {
+        self.place = Some(HandshakePlace::take(core)?);
+        Ok(())
+    }
+
     /// Goes through it, and gives its place among the handshakes back. Cancelled, it closes the connection.
-    pub(crate) async fn perform(self: Box<Self>, account: &mut Account) -> Result<(), Unserved> {
+    pub(crate) async fn perform(
+        mut self: Box<Self>,
+        account: &mut Account,
+    ) -> Result<(), Unserved> {
+        let place = self.place.take();
         let performed = self.steps(account).await;
         // Also if it failed: the close may linger, and needs no place here.
-        if let Some(permit) = account.permit() {
-            permit.end_handshake();
-        }
+        drop(place);
         performed
     }
 
     async fn steps(self: Box<Self>, account: &mut Account) -> Result<(), Unserved> {
-        let record = Arc::clone(&account.record);
         if self.proxy_header {
-            read_proxy_header(&record).await?;
-            let declared = record.proxy_header().and_then(|header| header.client());
+            let header = read_proxy_header(account).await?;
+            let declared = header.client();
+            account.declare(header);
             if let (Some(client), Some(permit)) = (declared, account.permit()) {
                 let admitted = permit.admit(Some(client.ip()));
                 admitted.map_err(|reason| Unserved::Refused {
@@ -83,23 +94,21 @@ impl Handshake {
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls {
-            accept_tls(&record, &tls).await?;
+            accept_tls(account, &tls).await?;
         }
         Ok(())
     }
 }
 
-async fn read_proxy_header(record: &Record) -> Result<(), Unserved> {
-    let mut stream = take(record)?;
+async fn read_proxy_header(account: &Account) -> Result<Header, Unserved> {
+    let record = &account.record;
+    let mut stream = take(account)?;
     let limit = record.core.timeouts.proxy_header;
-    let (limit, reason) = until(record, limit, CloseReason::ProxyHeaderTimeout);
+    let (limit, reason) = until(account, limit, CloseReason::ProxyHeaderTimeout);
     let read = tokio::time::timeout(limit, proxy_protocol::read(&mut stream)).await;
     record.hand_back(stream);
     match read {
-        Ok(Ok(header)) => {
-            record.declare(header);
-            Ok(())
-        }
+        Ok(Ok(header)) => Ok(header),
         Ok(Err(error)) => {
             let (reason, error) = match error {
                 // Whoever looks whether the port is open does so.
@@ -114,10 +123,11 @@ async fn read_proxy_header(record: &Record) -> Result<(), Unserved> {
 }
 
 #[cfg(feature = "tls")]
-async fn accept_tls(record: &Record, acceptor: &tls::Acceptor) -> Result<(), Unserved> {
-    let stream = take(record)?;
+async fn accept_tls(account: &Account, acceptor: &tls::Acceptor) -> Result<(), Unserved> {
+    let record = &account.record;
+    let stream = take(account)?;
     let limit = record.core.timeouts.handshake;
-    let (limit, reason) = until(record, limit, CloseReason::TlsHandshakeTimeout);
+    let (limit, reason) = until(account, limit, CloseReason::TlsHandshakeTimeout);
     let accepted = tokio::time::timeout(limit, acceptor.accept(stream)).await;
     let (error, stream) = match accepted {
         Ok(Ok(stream)) => {
@@ -136,16 +146,16 @@ async fn accept_tls(record: &Record, acceptor: &tls::Acceptor) -> Result<(), Uns
     Err(Unserved::Closed(reason, error))
 }
 
-fn take(record: &Record) -> Result<Stream, Unserved> {
+fn take(account: &Account) -> Result<Stream, Unserved> {
     // It is there: nobody else has it before the service does.
     let gone = || Unserved::Closed(CloseReason::Aborted, None);
-    record.take().ok_or_else(gone)
+    account.record.take().ok_or_else(gone)
 }
 
 /// How long a step may take, and what its end is called: the lifetime of the connection counts from the accept.
-fn until(record: &Record, limit: Duration, reason: CloseReason) -> (Duration, CloseReason) {
-    let lifetime = record.core.timeouts.lifetime;
-    match lifetime.map(|lifetime| lifetime.saturating_sub(record.opened.elapsed())) {
+fn until(account: &Account, limit: Duration, reason: CloseReason) -> (Duration, CloseReason) {
+    let lifetime = account.record.core.timeouts.lifetime;
+    match lifetime.map(|lifetime| lifetime.saturating_sub(account.opened.elapsed())) {
         Some(left) if left < limit => (left, CloseReason::Lifetime),
         _ => (limit, reason),
     }

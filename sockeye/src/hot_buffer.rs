@@ -62,8 +62,16 @@ where
 
 /// Bytes that were read and that the other side would not take yet: at most one hot buffer full, and nothing,
 /// not even an allocation, while the other side keeps up.
+///
+/// As large as a pointer: every idle connection of an echo has one.
 #[derive(Debug, Default)]
 pub struct Spill {
+    held: Option<Box<Held>>,
+}
+
+/// What a [`Spill`] holds while it holds something.
+#[derive(Debug)]
+struct Held {
     bytes: Vec<u8>,
     written: usize,
 }
@@ -71,15 +79,12 @@ pub struct Spill {
 impl Spill {
     /// Nothing held.
     pub const fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            written: 0,
-        }
+        Self { held: None }
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.held.is_none()
     }
 
     /// Writes `bytes` now as far as `writer` takes them and keeps the rest.
@@ -109,7 +114,10 @@ impl Spill {
                 Poll::Ready(Ok(written)) => bytes = &bytes[written..],
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    self.bytes = bytes.to_vec();
+                    self.held = Some(Box::new(Held {
+                        bytes: bytes.to_vec(),
+                        written: 0,
+                    }));
                     break;
                 }
             }
@@ -122,14 +130,17 @@ impl Spill {
     where
         W: AsyncWrite + Unpin,
     {
-        while self.written < self.bytes.len() {
-            let rest = &self.bytes[self.written..];
+        let Some(held) = &mut self.held else {
+            return Poll::Ready(Ok(()));
+        };
+        while held.written < held.bytes.len() {
+            let rest = &held.bytes[held.written..];
             match ready!(Pin::new(&mut *writer).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.written += written,
+                written => held.written += written,
             }
         }
-        *self = Self::new();
+        self.held = None;
         Poll::Ready(Ok(()))
     }
 }

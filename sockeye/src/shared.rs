@@ -16,6 +16,8 @@ use crate::stats::{Ledger, Observer};
 
 /// What all workers of one server share.
 pub(crate) struct Core {
+    /// What the times in a connection's record count from.
+    pub(crate) began: tokio::time::Instant,
     pub(crate) timeouts: Timeouts,
     pub(crate) trusted: Option<TrustedProxies>,
     pub(crate) handle: Handle,
@@ -27,12 +29,10 @@ pub(crate) struct Core {
     last_id: AtomicU64,
 }
 
-/// A place under the global limit, a count for a source, and a place among the handshakes: given back when it is
-/// dropped.
+/// A place under the global limit, and a count for a source: given back when it is dropped.
 pub(crate) struct Permit {
     core: Arc<Core>,
     source: Option<Source>,
-    in_handshake: bool,
 }
 
 impl Permit {
@@ -43,25 +43,33 @@ impl Permit {
         self.source = decision?;
         Ok(())
     }
-
-    pub(crate) fn begin_handshake(&mut self) -> Result<(), RefuseReason> {
-        self.core.admission().begin_handshake(fastrand::f64)?;
-        self.in_handshake = true;
-        Ok(())
-    }
-
-    pub(crate) fn end_handshake(&mut self) {
-        if std::mem::take(&mut self.in_handshake) {
-            self.core.admission().end_handshake();
-        }
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.end_handshake();
         self.core.admission().release(self.source);
         self.core.freed.notify_one();
+    }
+}
+
+/// A place among the handshakes in progress: given back when it is dropped.
+pub(crate) struct HandshakePlace {
+    core: Arc<Core>,
+}
+
+impl HandshakePlace {
+    /// Takes one, or says that the connection is to be refused.
+    pub(crate) fn take(core: &Arc<Core>) -> Result<Self, RefuseReason> {
+        core.admission().begin_handshake(fastrand::f64)?;
+        Ok(Self {
+            core: Arc::clone(core),
+        })
+    }
+}
+
+impl Drop for HandshakePlace {
+    fn drop(&mut self) {
+        self.core.admission().end_handshake();
     }
 }
 
@@ -75,6 +83,7 @@ impl Core {
         admission: Admission,
     ) -> Self {
         Self {
+            began: tokio::time::Instant::now(),
             timeouts,
             trusted,
             ledger: Ledger {
@@ -116,7 +125,6 @@ impl Core {
         reserved.then(|| Permit {
             core: Arc::clone(self),
             source: None,
-            in_handshake: false,
         })
     }
 

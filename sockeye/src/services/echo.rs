@@ -1,4 +1,4 @@
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -19,9 +19,10 @@ pub fn echo() -> Echo {
 pub struct Echo;
 
 impl Service for Echo {
-    async fn serve(&self, mut conn: Conn) -> io::Result<()> {
+    // An async fn keeps its arguments twice, and every idle connection would pay for it.
+    fn serve(&self, mut conn: Conn) -> impl Future<Output = io::Result<()>> + Send {
         let mut spill = Spill::new();
-        poll_fn(|cx| poll_echo(cx, &mut conn, &mut spill)).await
+        poll_fn(move |cx| poll_echo(cx, &mut conn, &mut spill))
     }
 }
 
