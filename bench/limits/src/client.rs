@@ -35,6 +35,17 @@ impl<S: Read + Write + AsRawFd> Client<S> {
 
     /// Sends what is left of the message, as far as the socket takes it, and asks to be told of room for the rest.
     pub fn send(&mut self, message: &[u8], epoll: &Epoll, token: usize) -> io::Result<()> {
+        let awaits_room = !self.push(message)?;
+        if awaits_room != self.awaits_room {
+            self.awaits_room = awaits_room;
+            let writable = if awaits_room { WRITABLE } else { 0 };
+            epoll.change(&self.stream, token, READABLE | writable)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is left of the message, as far as the socket takes it. Whether that was all.
+    pub fn push(&mut self, message: &[u8]) -> io::Result<bool> {
         if self.sent == 0 {
             self.begun = Instant::now();
         }
@@ -45,13 +56,7 @@ impl<S: Read + Write + AsRawFd> Client<S> {
                 Err(error) => return Err(error),
             }
         }
-        let awaits_room = self.sent < message.len();
-        if awaits_room != self.awaits_room {
-            self.awaits_room = awaits_room;
-            let writable = if awaits_room { WRITABLE } else { 0 };
-            epoll.change(&self.stream, token, READABLE | writable)?;
-        }
-        Ok(())
+        Ok(self.sent == message.len())
     }
 
     /// Reads what is there, and returns how long the round trip took when that completes the echo.

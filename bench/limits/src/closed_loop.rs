@@ -25,6 +25,7 @@ struct Options {
     duration: Duration,
     warm_up: Duration,
     verify: bool,
+    on_cue: bool,
 }
 
 /// What all connections do.
@@ -53,14 +54,35 @@ where
             "--connections: the descriptor limit is {limit}"
         )));
     }
+    let began = Instant::now();
     let crowd = open(&options, begin)?;
+    let opened = began.elapsed().as_secs_f64();
     let agreed = match crowd.streams.first() {
         Some(stream) => N::describe(stream, Report::default()),
         None => Report::default(),
     };
+    let agreed = agreed.figure(
+        "open_us_per_connection",
+        opened * 1e6 / options.connections as f64,
+    );
+    let on_cue = options.on_cue;
+    if on_cue {
+        eprintln!("opened {}", crowd.streams.len());
+        await_cue()?;
+    }
     let mut load = Load::new(options, crowd)?;
     let window = load.drive()?;
-    load.report(window, agreed)
+    let counts = load.report(window, agreed)?;
+    if on_cue {
+        await_cue()?;
+    }
+    Ok(counts)
+}
+
+/// Several loads that share the machine begin together, and none of them ends, which closes thousands of connections,
+/// while another one measures. A line on standard input is the cue, and so is its end.
+fn await_cue() -> io::Result<()> {
+    io::stdin().read_line(&mut String::new()).map(drop)
 }
 
 impl Options {
@@ -74,6 +96,7 @@ impl Options {
             duration: words.seconds("--duration", 3.0)?,
             warm_up: words.seconds("--warmup", 0.5)?,
             verify: words.flag("--verify"),
+            on_cue: words.flag("--on-cue"),
         };
         words.finish()?;
         if options.connections == 0 || options.size == 0 || options.duration.is_zero() {
@@ -159,7 +182,7 @@ impl<S: Read + Write + AsRawFd> Load<S> {
         }
     }
 
-    fn report(self, window: Window, agreed: Report) -> io::Result<bool> {
+    fn report(&self, window: Window, agreed: Report) -> io::Result<bool> {
         let found = window.close(self.options.pid)?;
         let served = self
             .clients

@@ -3,14 +3,14 @@
 //! Every connection has had one message echoed before it idles. A server that allocates on first use would look free
 //! of cost otherwise, and so would one that keeps the buffer it has once used.
 
-use crate::account::anonymous_bytes;
+use crate::account::{anonymous_bytes, slab_bytes};
 use crate::arguments::{Arguments, usage};
 use crate::crowd::{Crowd, Newcomer, Opening};
 use crate::report::{Report, objection};
 use crate::sys;
 use std::io;
 use std::net::SocketAddrV4;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What every connection is to have echoed before it counts as open.
 pub const MESSAGE: [u8; 64] = [b's'; 64];
@@ -27,11 +27,15 @@ pub fn run<N: Newcomer>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Re
         return Err(usage(format!("--connections: from 2 to less than {limit}")));
     }
     let half = count / 2;
+    let (slab_before, slab_from) = slab_bytes()?;
     let before = anonymous_bytes(pid)?;
+    let began = Instant::now();
     let first = open(half, || begin(address))?;
     let at_half = anonymous_bytes(pid)?;
     let second = open(count - half, || begin(address))?;
+    let seconds = began.elapsed().as_secs_f64();
     let at_full = anonymous_bytes(pid)?;
+    let (slab_full, _) = slab_bytes()?;
     let served = first.streams.len() + second.streams.len();
     let first_error = first.first_error.or(second.first_error);
     let errors = first.errors + second.errors;
@@ -49,6 +53,13 @@ pub fn run<N: Newcomer>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Re
             "slope_bytes_per_connection",
             each(at_half, at_full, count - half),
         )
+        // Of both ends, since both are on this machine.
+        .figure(
+            "kernel_bytes_per_connection",
+            each(slab_before, slab_full, count),
+        )
+        .text("kernel_bytes_from", slab_from)
+        .figure("open_us_per_connection", seconds * 1e6 / count as f64)
         .count("errors", errors)
         .count("served", served as u64)
         .print(objection.as_deref());

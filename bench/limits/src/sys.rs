@@ -1,6 +1,7 @@
 //! The system calls `std` has no words for: all the unsafe code here, but for the ring of `uring_echo` and one clock.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::mem::size_of_val;
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -139,6 +140,65 @@ pub fn own_stream(fd: RawFd) -> TcpStream {
     unsafe { TcpStream::from_raw_fd(fd) }
 }
 
+/// Takes up to so many bytes that have arrived, and throws them away in the kernel, without a copy (tcp(7), MSG_TRUNC).
+/// Waits for them; 0 at the end of the stream.
+pub fn discard(stream: &TcpStream, most: usize) -> io::Result<usize> {
+    // SAFETY: with this flag the kernel of a TCP socket writes nothing to the buffer, which therefore may be none.
+    let taken = unsafe { libc::recv(stream.as_raw_fd(), ptr::null_mut(), most, libc::MSG_TRUNC) };
+    check_size(taken)
+}
+
+/// Makes a file that is only in memory, with these bytes.
+pub fn memory_file(content: &[u8]) -> io::Result<File> {
+    // SAFETY: the name ends with a zero byte.
+    let fd = check(unsafe { libc::memfd_create(c"content".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// Sends up to so many bytes of a file, from `offset` on and which is moved on, without a copy (sendfile(2)).
+pub fn send_file(
+    stream: &TcpStream,
+    file: &File,
+    offset: &mut i64,
+    most: usize,
+) -> io::Result<usize> {
+    // SAFETY: the offset lives through the call.
+    let sent = unsafe {
+        libc::sendfile(
+            stream.as_raw_fd(),
+            file.as_raw_fd(),
+            ptr::from_mut(offset),
+            most,
+        )
+    };
+    check_size(sent)
+}
+
+/// A pipe: the end to read from, and the one to write to.
+pub fn pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the kernel fills the array it is given.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: the descriptors were just made and nobody else owns them.
+    let (from, to) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fcntl(to.as_raw_fd(), libc::F_SETPIPE_SZ, bytes as libc::c_int) })?;
+    Ok((from, to))
+}
+
+/// Moves up to so many bytes from one descriptor to another, one of which is a pipe, without a copy where the kernel
+/// can (splice(2)). Waits for them; 0 at the end.
+pub fn splice(from: &impl AsRawFd, to: &impl AsRawFd, most: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_MORE;
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: null pointers say that neither has an offset.
+    let moved = unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), most, flags) };
+    check_size(moved)
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and returns it.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {
@@ -184,4 +244,8 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     } else {
         Ok(result)
     }
+}
+
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
