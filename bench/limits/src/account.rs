@@ -43,11 +43,25 @@ fn reaped_ns(stat: &str) -> Option<u64> {
     Some((next()? + next()?) * 10_000_000)
 }
 
-/// What the kernel's slabs hold, of the whole machine, in bytes: sockets, files and the entries of epoll sets among
-/// all else. The second value says where it is from.
+/// What an open connection is made of in the kernel: the socket, its file, and its entry in an epoll set, each under the
+/// name of its slab. Other slabs, such as those of the file systems, are other processes' too, and mere noise here.
+const SLABS: [&str; 10] = [
+    "TCP",
+    "dentry",
+    "ep_head",
+    "eventpoll_epi",
+    "eventpoll_pwq",
+    "filp",
+    "lsm_file_cache",
+    "lsm_inode_cache",
+    "sock_inode_cache",
+    "tcp_bind2_bucket",
+];
+
+/// What the kernel holds of connections on the whole machine, in bytes, and where that is from.
 ///
-/// `slabinfo` counts objects, and is for root. `meminfo` counts pages, and says less: pages that an earlier run has left
-/// half empty fill up first, without a change of the sum.
+/// `slabinfo` counts objects by kind, and is for root. The `Slab` of `meminfo` counts pages of every kind, and says
+/// less: pages that an earlier run has left half empty fill up first, without a change of the sum.
 pub fn slab_bytes() -> io::Result<(u64, &'static str)> {
     if let Ok(table) = fs::read_to_string("/proc/slabinfo") {
         let used = used_bytes(&table).ok_or_else(|| unreadable("slabinfo"))?;
@@ -58,11 +72,14 @@ pub fn slab_bytes() -> io::Result<(u64, &'static str)> {
     Ok((slab * 1024, "meminfo"))
 }
 
-/// The sum of the used objects of all slabs. A line is a name, the objects in use, all of them, the size of one.
+/// The sum of the used objects of these slabs. A line is a name, the objects in use, all of them, the size of one.
 fn used_bytes(slabinfo: &str) -> Option<u64> {
     let mut total = 0;
     for line in slabinfo.lines().skip(2) {
-        let mut fields = line.split_whitespace().skip(1);
+        let mut fields = line.split_whitespace();
+        if !SLABS.contains(&fields.next()?) {
+            continue;
+        }
         let used: u64 = fields.next()?.parse().ok()?;
         total += used * fields.nth(1)?.parse::<u64>().ok()?;
     }
@@ -181,9 +198,10 @@ mod tests {
     }
 
     #[test]
-    fn objects_in_use_are_summed_over_all_slabs() {
+    fn objects_in_use_are_summed_over_the_slabs_of_connections() {
         let table = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize> ...\n\
-                     TCP 10 26 2368 13 8 : tunables\nfilp 3 4 192 21 1 : tunables\n";
+                     TCP 10 26 2368 13 8 : tunables\nfilp 3 4 192 21 1 : tunables\n\
+                     ext4_inode 9 9 1000 3 8 : tunables\n";
         assert_eq!(used_bytes(table), Some(10 * 2368 + 3 * 192));
         assert_eq!(used_bytes("slabinfo\n# name\nTCP x 26 2368\n"), None);
     }

@@ -10,6 +10,7 @@ use crate::report::{Report, objection};
 use crate::sys;
 use std::io;
 use std::net::SocketAddrV4;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What every connection is to have echoed before it counts as open.
@@ -27,7 +28,7 @@ pub fn run<N: Newcomer>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Re
         return Err(usage(format!("--connections: from 2 to less than {limit}")));
     }
     let half = count / 2;
-    let (slab_before, slab_from) = slab_bytes()?;
+    let (slab_before, slab_from) = settled_slab_bytes()?;
     let before = anonymous_bytes(pid)?;
     let began = Instant::now();
     let first = open(half, || begin(address))?;
@@ -35,7 +36,7 @@ pub fn run<N: Newcomer>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Re
     let second = open(count - half, || begin(address))?;
     let seconds = began.elapsed().as_secs_f64();
     let at_full = anonymous_bytes(pid)?;
-    let (slab_full, _) = slab_bytes()?;
+    let (slab_full, _) = settled_slab_bytes()?;
     let served = first.streams.len() + second.streams.len();
     let first_error = first.first_error.or(second.first_error);
     let errors = first.errors + second.errors;
@@ -64,6 +65,21 @@ pub fn run<N: Newcomer>(begin: impl Fn(SocketAddrV4) -> io::Result<N>) -> io::Re
         .count("served", served as u64)
         .print(objection.as_deref());
     Ok(objection.is_none())
+}
+
+/// The kernel frees the sockets of an earlier run a while after they were closed (RCU), so this waits until their number
+/// changes no more, or for two seconds on a machine that is not quiet.
+fn settled_slab_bytes() -> io::Result<(u64, &'static str)> {
+    let (mut before, _) = slab_bytes()?;
+    for _ in 0..40 {
+        thread::sleep(Duration::from_millis(50));
+        let found = slab_bytes()?;
+        if found.0.abs_diff(before) < 16 * 1024 {
+            return Ok(found);
+        }
+        before = found.0;
+    }
+    slab_bytes()
 }
 
 /// A few at a time: this is about idle connections, and a burst would add the memory a server needs for one.
