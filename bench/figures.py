@@ -1,4 +1,4 @@
-"""What the scripts beside this file share: the machine, the runs, the statistics and the page.
+"""What the scripts beside this file share: the runs, and the page about them.
 
 One run is one fresh server on one CPU and one client on another. Rounds are interleaved and the order of the servers
 changes from one to the next, so that whatever drifts on the machine drifts for all of them; ratios are taken within a
@@ -12,33 +12,27 @@ import dataclasses
 import itertools
 import json
 import os
-import platform
-import random
 import re
-import resource
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+import machine
+from machine import (LEAST_ELSEWHERE_TICKS, LEAST_STEAL_TICKS, MOST_ELSEWHERE_PERCENT, MOST_STEAL_PERCENT, ROOT,
+                     Disturbance, first_line, script, without_paths)
+from ratios import ahead, paired_ratio, ratios_by_pinning, values
+from server import Server, Unavailable
+
 SUBJECT = "sockeye"
-READY = re.compile(r"listening on (\d+\.\d+\.\d+\.\d+:\d+)")
-READY_TIMEOUT_S, STOP_TIMEOUT_S, BUILD_TIMEOUT_S = 10, 15, 1800
-# Fixed before the first run, so that no run is thrown away for its figures.
-MOST_STEAL_PERCENT, MOST_ELSEWHERE_PERCENT = 1, 5
-# A burst lasts some 50 clock ticks. Steal is counted and handed over by the tick; what others took is a difference of
-# samples, and was seen to be out by 5 of them on an idle machine. Fewer than these decide nothing.
-LEAST_STEAL_TICKS, LEAST_ELSEWHERE_TICKS = 3, 8
+BUILD_TIMEOUT_S = 1800
 # A disturbed run is repeated, or a busy hour would leave no round complete. Never one that failed: that is a result.
 MOST_ATTEMPTS = 3
-LEAST_ROUNDS = 6  # fewer say nothing of an interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +55,19 @@ class Case:
     is_timed: bool = True  # or else it measures what a busy machine does not change
     most_steal_percent: float = MOST_STEAL_PERCENT
     most_elsewhere_percent: float = MOST_ELSEWHERE_PERCENT
+    without: tuple = ()  # servers that cannot take part
+    most_rounds: int = 0  # 0: all that are asked for
+    # Instead of a client: finds the figures, from the name of a server, its command for this case, and a `Place`.
+    run: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run takes place."""
+
+    options: argparse.Namespace
+    server_cpu: int
+    client_cpu: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +83,31 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What one script measures."""
+    """What is measured together: cases, and the servers that take part in them."""
 
-    name: str  # of the script
+    name: str  # of the script, or of its part
     label: str  # of its pages, if none is given
     about: str
     manifests: tuple  # of the packages it needs besides the program, below bench/
     cases: dict
     targets: tuple
-    reference: str  # the server all others are compared with
-    servers: Callable  # from the options a context manager with the servers, as pairs of a name and a command
+    reference: str  # the server all others are compared with; none: only the subject is compared with the others
+    # From the options a context manager with the servers, as pairs of a name and a command; or, where a case has a way of
+    # its own to run, a dictionary of commands by the names of the cases.
+    servers: Callable
     may_be_missing: tuple = ()  # servers
     facts: Callable = lambda runs: {}  # more of them, from the runs
+    more: Callable = lambda runs: []  # more lines for the page, from the runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What came of a suite."""
+
+    suite: Suite
+    servers: list
+    missing: dict
+    runs: list
 
 
 LOAD_COLUMNS = (
@@ -101,167 +121,47 @@ LOAD_COLUMNS = (
 HOLD_COLUMNS = (
     Column("bytes_per_connection", "B per connection"),
     Column("slope_bytes_per_connection", "B per connection, the second half"),
+    Column("kernel_bytes_per_connection", "kernel, B per connection, both ends"),
 )
 
 
-def echo_case(program, connections, size, label):
+def echo_case(program, connections, size, label, **more):
     client = (program, "--connections", str(connections), "--size", str(size), "--verify")
-    return Case(f"echo, {label} at {connections:,} connections", client, LOAD_COLUMNS, has_window=True)
-
-
-class Unavailable(Exception):
-    """A server that did not get as far as its ready line."""
-
-
-# ---------------------------------------------------------------- the machine
-
-
-@contextlib.contextmanager
-def congestion_control():
-    """Sets cubic and puts the old one back. BBR, which some machines default to, paces with timers: they would be
-    measured, and not the servers."""
-    before = CONGESTION_CONTROL.read_text().strip()
-    try:
-        yield before if before == "cubic" else set_cubic(before)
-    finally:
-        if CONGESTION_CONTROL.read_text().strip() != before:
-            CONGESTION_CONTROL.write_text(before)
-
-
-def set_cubic(before):
-    try:
-        CONGESTION_CONTROL.write_text("cubic")
-    except OSError as error:
-        if os.geteuid() != 0:
-            sys.exit(f"{script()}: congestion control is {before}, and cubic is for root to set: {error.strerror}\n"
-                     "hint: run as root, or set net.ipv4.tcp_congestion_control=cubic first")
-        print(f"{script()}: congestion control stays {before}: {error.strerror}", file=sys.stderr)
-        return f"{before} (could not be changed)"
-    return f"cubic (set for the run; {before} before and after)"
-
-
-@contextlib.contextmanager
-def pinned(cpu):
-    """Starts children on another CPU: they inherit it, which needs no code between fork and exec."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-class Disturbance:
-    """What else used the CPUs during a run: the hypervisor, and everybody but this script and its children."""
-
-    def __init__(self):
-        self.ticks, self.ours = self.read()
-
-    @staticmethod
-    def read():
-        ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return ticks, sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-    def since(self):
-        """In percent of the time of all CPUs. Call when the children have ended: only then are they accounted for."""
-        after, ours = self.read()
-        user, nice, system, idle, iowait, irq, softirq, steal = (b - a for a, b in zip(self.ticks, after))
-        total = max(1, user + nice + system + idle + iowait + irq + softirq + steal)
-        ours = (ours - self.ours) * os.sysconf("SC_CLK_TCK")
-        elsewhere = max(0, user + nice + system + irq + softirq - ours)
-        return {"ticks": total, "steal_percent": round(100 * steal / total, 2),
-                "elsewhere_percent": round(100 * elsewhere / total, 2)}
-
-    @staticmethod
-    def objection(found, case):
-        def is_over(percent, most, least_ticks):
-            return percent > most and percent * found["ticks"] / 100 >= least_ticks
-
-        if is_over(found["steal_percent"], case.most_steal_percent, LEAST_STEAL_TICKS):
-            return f"the hypervisor took more than {case.most_steal_percent} %"
-        if is_over(found["elsewhere_percent"], case.most_elsewhere_percent, LEAST_ELSEWHERE_TICKS):
-            return f"other processes took more than {case.most_elsewhere_percent} %"
-        return None
+    noun = "connection" if connections == 1 else "connections"
+    return Case(f"echo, {label} at {connections:,} {noun}", client, LOAD_COLUMNS, has_window=True, **more)
 
 
 # ---------------------------------------------------------------- one run
 
 
-class Server:
-    """A server that has said that it listens. Ended when the `with` block is left, however it is left."""
-
-    def __init__(self, name, command, cpu):
-        self.name, self.command, self.cpu = name, command, cpu
-        self.process, self.address, self.ready_ms = None, None, None
-        self.lines, self.heard = collections.deque(maxlen=5), threading.Event()
-
-    def start(self):
-        with pinned(self.cpu):
-            self.began = time.monotonic()
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                            stderr=subprocess.STDOUT, text=True, errors="replace")
-        # Reads to the end, or a server that logs would stop when the pipe is full.
-        threading.Thread(target=self.read, daemon=True).start()
-
-    def read(self):
-        for line in self.process.stdout:
-            now = time.monotonic()
-            self.lines.append(line.strip())
-            found = READY.search(line)
-            if found and not self.address:
-                self.address, self.ready_ms = found[1], (now - self.began) * 1000
-                self.heard.set()
-        self.heard.set()
-
-    def __enter__(self):
-        try:
-            self.start()
-            if not self.heard.wait(READY_TIMEOUT_S) or not self.address:
-                raise Unavailable(self.last_words() or f"no ready line within {READY_TIMEOUT_S} s")
-        except BaseException:  # Ctrl-C among them, for which nobody would call __exit__
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(STOP_TIMEOUT_S)
-
-    def last_words(self):
-        return without_paths(self.lines[-1]) if self.lines else ""
-
-
-def run_case(case, server, options):
+def run_case(name, case, server, place):
     """One figure: a fresh server, one client against it, and a verdict on whether the run counts."""
-    if not case.client:
-        with Server(*server, options.server_cpu) as started:
+    if not case.client and not case.run:
+        with Server(*server, place.server_cpu) as started:
             return {"ready_ms": round(started.ready_ms, 3), "valid": True}
     disturbance = Disturbance()
     try:
-        with Server(*server, options.server_cpu) as started:
-            run = run_client(case, started, options)
+        if case.run:
+            run = case.run(server[0], server[1][name], place)
+        else:
+            with Server(*server, place.server_cpu) as started:
+                run = run_client(case, started, place)
     except Unavailable as error:
         run = {"valid": False, "objection": f"the server did not start: {error}"}
     found = disturbance.since()
-    objection = Disturbance.objection(found, case) if case.is_timed and run["valid"] else None
+    objection = None
+    if case.is_timed and run["valid"]:
+        objection = Disturbance.objection(found, case.most_steal_percent, case.most_elsewhere_percent)
     return run | found | ({"valid": False, "disturbed": True, "objection": objection} if objection else {})
 
 
-def run_client(case, server, options):
+def run_client(case, server, place):
     program, *arguments = case.client
+    options = place.options
     command = [options.built / program, server.address, *arguments, "--pid", str(server.process.pid)]
     if case.has_window:
         command += ["--duration", str(options.seconds), "--warmup", str(options.warmup)]
-    with pinned(options.client_cpu):
+    with machine.pinned(place.client_cpu):
         try:
             # Above the patience of each client, which reports what it got when it runs out.
             patience = options.seconds + options.warmup + 90
@@ -279,33 +179,47 @@ def run_client(case, server, options):
 # ---------------------------------------------------------------- all runs
 
 
+def takes_part(server, name, case):
+    title, command = server
+    return name in command if isinstance(command, dict) else title not in case.without
+
+
 def schedule(options, servers, cases):
-    """What to run, in order: every case in every round, and every server in each.
+    """What to run, in order: every case in every round, pinned in every way, and every server in each.
 
     A different server is first each time, and after each has been, the order is reversed: a rotation alone would run
     every server after the same other one for ever, with the caches that one leaves behind. The order of the cases is
-    reversed in every other round, since some are compared with one another.
+    reversed in every other round, since some are compared with one another, and so is that of the pinnings.
     """
-    names = [name for name in options.cases if cases[name].client]
-    starts = [name for name in options.cases if not cases[name].client]
-    plan = [(name, number) for number in range(options.rounds) for name in (names[::-1] if number % 2 else names)]
-    plan += [(name, number) for name in starts for number in range(options.starts)]
-    for name, number in plan:
-        first = number % len(servers)
-        order = servers[first:] + servers[:first]
-        if number // len(servers) % 2:
+    names = [name for name in options.cases if name in cases]
+    starts = [name for name in names if not cases[name].client and not cases[name].run]
+    names = [name for name in names if name not in starts]
+    pinnings = list(range(len(options.pinnings)))
+    plan = [(name, number, pinning) for number in range(options.rounds)
+            for name in (names[::-1] if number % 2 else names)
+            for pinning in (pinnings[::-1] if number % 2 else pinnings)
+            if not cases[name].most_rounds or number < cases[name].most_rounds]
+    plan += [(name, number, pinning) for name in starts for number in range(options.starts) for pinning in pinnings]
+    for name, number, pinning in plan:
+        order = [server for server in servers if takes_part(server, name, cases[name])]
+        first = number % max(1, len(order))
+        order = order[first:] + order[:first]
+        if order and number // len(order) % 2:
             order.reverse()
         for position, server in enumerate(order):
-            yield name, number, position, server
+            yield name, number, pinning, position, server
 
 
 def measure(options, servers, cases, raw):
     runs = []
     steps = list(schedule(options, servers, cases))
-    for done, (name, number, position, server) in enumerate(steps, 1):
-        where = {"case": name, "server": server[0], "round": number, "position": position}
+    for done, (name, number, pinning, position, server) in enumerate(steps, 1):
+        where = {"case": name, "server": server[0], "round": number, "pinning": pinning, "position": position}
+        place = Place(options, *options.pinnings[pinning])
+        # This script waits while a client runs, and must not do it on the server's CPU.
+        os.sched_setaffinity(0, {place.client_cpu})
         for attempt in range(MOST_ATTEMPTS):
-            run = where | {"attempt": attempt} | run_case(cases[name], server, options)
+            run = where | {"attempt": attempt} | run_case(name, cases[name], server, place)
             raw.write(json.dumps(run) + "\n")
             raw.flush()
             runs.append(run)
@@ -317,20 +231,31 @@ def measure(options, servers, cases, raw):
     return runs
 
 
-def available(options, servers_given, may_be_missing, raw):
+def available(options, suite, servers_given, raw):
     """The servers that start here. Starting each once also fetches it from disk before its start-up is measured."""
     servers, missing = [], {}
     for name, command in servers_given:
         try:
-            with Server(name, command, options.server_cpu):
-                servers.append((name, command))
+            if isinstance(command, dict):
+                see_programs(command)
+            else:
+                with Server(name, command, options.pinnings[0][0]):
+                    pass
+            servers.append((name, command))
         except (Unavailable, OSError) as error:
-            # A kernel may forbid io_uring, and that is a result. Anything else missing is a mistake.
-            if name not in may_be_missing:
+            # A kernel may forbid io_uring, and a peer may not be installed; that is a result. Anything else missing is
+            # a mistake.
+            if name not in suite.may_be_missing:
                 sys.exit(f"{script()}: {name} does not start: {without_paths(str(error))}")
-            missing[name] = str(error)
-            raw.write(json.dumps({"server": name, "available": False, "reason": str(error)}) + "\n")
+            missing[name] = without_paths(str(error))
+            raw.write(json.dumps({"server": name, "available": False, "reason": missing[name]}) + "\n")
     return servers, missing
+
+
+def see_programs(commands):
+    for command in commands.values():
+        if not shutil.which(str(command[0])):
+            raise Unavailable(f"{command[0]} is not installed")
 
 
 def build(options, manifests):
@@ -345,27 +270,7 @@ def build(options, manifests):
     return target / "release"
 
 
-# ---------------------------------------------------------------- what it means
-
-
-def values(runs, case, server, field):
-    """Of the runs that count, by round."""
-    return {run["round"]: run[field] for run in runs
-            if run["case"] == case and run["server"] == server and run["valid"] and run[field] is not None}
-
-
-def paired_ratio(runs, field, above, below):
-    """The median of the ratios within each round, and a bootstrap 95 % interval of it. None for what is unknown.
-    What is compared is a case and a server each."""
-    over, under = values(runs, *above, field), values(runs, *below, field)
-    ratios = [over[number] / under[number] for number in sorted(over.keys() & under.keys()) if under[number]]
-    if not ratios:
-        return None
-    if len(ratios) < LEAST_ROUNDS:
-        return statistics.median(ratios), None, None, len(ratios)
-    chance = random.Random(1)
-    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(10_000))
-    return statistics.median(ratios), medians[249], medians[9749], len(ratios)
+# ---------------------------------------------------------------- the page
 
 
 def number_text(value, column):
@@ -380,7 +285,9 @@ def case_table(runs, name, case, servers):
     lines = [f"### {case.title[0].upper()}{case.title[1:]}", "",
              "| server | " + " | ".join(column.heading for column in case.columns) + " | runs that count |",
              "|---|" + "---:|" * (len(case.columns) + 1)]
-    for server, _ in servers:
+    for server, command in servers:
+        if not takes_part((server, command), name, case):
+            continue
         cells = []
         for column in case.columns:
             found = values(runs, name, server, column.field).values()
@@ -394,7 +301,7 @@ def case_table(runs, name, case, servers):
 
 def pairs(name, case, servers, reference):
     """What ratios are taken of in a case: two cases with their servers, and what to call the pair."""
-    names = [server for server, _ in servers]
+    names = [server[0] for server in servers if takes_part(server, name, case)]
     if case.against:
         return [((name, server), (case.against, server), f"{server}: {name} / {case.against}") for server in names]
     found = [(server, reference) for server in names if server != reference and reference in names]
@@ -404,20 +311,21 @@ def pairs(name, case, servers, reference):
 
 def ratio_table(runs, options, suite, servers):
     lines = ["| case | figure | pair | ratio | 95 % interval | rounds | ahead |", "|---|---|---|---:|---|---:|---|"]
-    for name in options.cases:
-        case = suite.cases[name]
+    for name, case in suite.cases.items():
+        if name not in options.cases:
+            continue
         compared = pairs(name, case, servers, suite.reference)
         for column, (above, below, title) in itertools.product(case.columns[:case.compared], compared):
-            found = paired_ratio(runs, column.field, above, below)
+            found = ratios_by_pinning(runs, column.field, above, below)
             if not found:
                 continue
-            ratio, low, high, rounds = found
-            ahead = "not known"
-            if low and (low > 1 or high < 1):
-                ahead = above if (low > 1) == case.more_is_better else below
-                ahead = ahead[0 if case.against else 1]
-            lines.append(f"| {case.title} | {column.heading} | {title} | {ratio:.3f} | "
-                         f"{interval_text(low, high)} | {rounds} | {ahead} |")
+            side = ahead(found, case.more_is_better)
+            winner = {"above": above, "below": below, None: ("not known", "not known")}[side]
+            lines.append(f"| {case.title} | {column.heading} | {title} | "
+                         + "; ".join(f"{ratio:.3f}" for ratio, *_ in found) + " | "
+                         + "; ".join(interval_text(low, high) for _, low, high, _ in found) + " | "
+                         + "; ".join(str(rounds) for *_, rounds in found)
+                         + f" | {winner[0 if case.against else 1]} |")
     return lines + [""]
 
 
@@ -449,48 +357,32 @@ def target_line(runs, target, suite):
     return f"- {target.text}: **{'met' if met else 'not met'}** ({detail})"
 
 
-# ---------------------------------------------------------------- the page
-
-
-def without_paths(text):
-    """Leaves the last part of every absolute path: where something lay on one machine is nobody's concern."""
-    return re.sub(r"(?<![\w.~])~?/(?:[^\s/'\"=]+/)*", "", text)
-
-
-def first_line(*command):
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip().partition("\n")[0]
-
-
 def facts(options, control, more):
-    cpu = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    virtual = re.search(r"^flags\s*:.*\bhypervisor\b", Path("/proc/cpuinfo").read_text(), re.M)
-    kernel = re.match(r"[\d.]+\d", platform.release())
-    commit = first_line("git", "rev-parse", "--short=12", "HEAD") or "none yet"
-    changed = " with changes not committed" if first_line("git", "status", "--porcelain", "--", ":/", ":(exclude,top)bench/runs") else ""
     version = "" if SUBJECT in options.without else first_line(options.built / SUBJECT, "--version")
-    huge_pages = re.search(r"\[(\w+)\]", read_or_nothing("/sys/kernel/mm/transparent_hugepage/enabled"))
-    lines = {
-        "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores"
-                   + (", a virtual machine" if virtual else ""),
-        "kernel": f"Linux {kernel[0] if kernel else 'unknown'}, congestion control {control}, "
-                  f"transparent huge pages {huge_pages[1] if huge_pages else 'unknown'}",
-        "CPUs": f"server on {options.server_cpu}, client on {options.client_cpu}, loopback",
-        "commit": commit + changed,
+    pinnings = " and, in runs of their own, ".join(f"server on {server}, client on {client}"
+                                                   for server, client in options.pinnings)
+    return {
+        "machine": machine.description(),
+        "kernel": machine.kernel(control),
+        "CPUs": f"{pinnings}, loopback",
+        "commit": machine.commit(),
         "versions": ", ".join(filter(None, [version, first_line("rustc", "--version")])),
         "command": f"`{without_paths(options.typed)}`",
     } | more
-    return [f"- {name}: {text}" for name, text in lines.items() if text]
 
 
-def read_or_nothing(path):
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+def fact_lines(found):
+    return [f"- {name}: {text}" for name, text in found.items() if text]
+
+
+def server_lines(servers, missing):
+    lines = []
+    for name, command in servers:
+        commands = list(command.values()) if isinstance(command, dict) else [command]
+        # One of them may serve several cases.
+        shown = dict.fromkeys(f"`{without_paths(shlex.join(map(str, words)))}`" for words in commands)
+        lines.append(f"- {name}: {', '.join(shown)}")
+    return lines + [f"- {name}: not available ({reason})" for name, reason in missing.items()]
 
 
 def stricter(cases):
@@ -500,56 +392,70 @@ def stricter(cases):
                    for name, (steal, elsewhere) in limits.items() if (steal, elsewhere) != usual)
 
 
-def page(options, control, suite, servers, missing, runs):
+def rule(suite):
+    return ("Decided beforehand: a run counts unless a connection failed or went unserved, or (but for memory and "
+            f"the start-up) the hypervisor took more than {MOST_STEAL_PERCENT} % of the CPUs and at least "
+            f"{LEAST_STEAL_TICKS} clock ticks, or other processes took more than {MOST_ELSEWHERE_PERCENT} % and at "
+            f"least {LEAST_ELSEWHERE_TICKS}.{stricter(suite.cases)} A run so disturbed is repeated, up to "
+            f"{MOST_ATTEMPTS - 1} times.")
+
+
+def invalid_lines(runs):
     invalid = collections.Counter((run["case"], run["server"], run["objection"]) for run in runs if not run["valid"])
+    return [f"- {case}, {server}: {count} × {why}" for (case, server, why), count in invalid.items()] or ["None."]
+
+
+def page(options, control, suite, measured):
+    servers, missing, runs = measured.servers, measured.missing, measured.runs
     lines = [f"# Figures of {options.date}, {options.label}", "",
              f"Written by `bench/{suite.name}`; every run is a line of `raw.jsonl`. What the figures mean, and what "
-             "they do not, is in `bench/README.md`.", "", *facts(options, control, suite.facts(runs)), "", "Servers:", ""]
-    lines += [f"- {name}: `{without_paths(shlex.join(map(str, command)))}`" for name, command in servers]
-    lines += [f"- {name}: not available ({reason})" for name, reason in missing.items()]
-    lines += ["", "## Targets", "", *(target_line(runs, target, suite) for target in suite.targets), "",
-              "## Medians (lowest–highest)", ""]
+             "they do not, is in `bench/README.md`.", "",
+             *fact_lines(facts(options, control, suite.facts(runs))), "", "Servers:", "",
+             *server_lines(servers, missing), "", "## Targets", "",
+             *(target_line(runs, target, suite) for target in suite.targets), "",
+             "## Medians (lowest–highest)", ""]
     for name in options.cases:
         lines += case_table(runs, name, suite.cases[name], servers)
     lines += ["## Ratios within a round", "",
               "The median over the rounds, and a bootstrap 95 % interval of it. Where the interval holds 1, the "
               "figures do not tell which is ahead. Of a few rounds such an interval is rather too narrow.", "",
-              *ratio_table(runs, options, suite, servers), "## Runs that do not count", "",
-              "Decided beforehand: a run counts unless a connection failed or went unserved, or (but for memory and "
-              f"the start-up) the hypervisor took more than {MOST_STEAL_PERCENT} % of the CPUs and at least "
-              f"{LEAST_STEAL_TICKS} clock ticks, or other processes took more than {MOST_ELSEWHERE_PERCENT} % and at "
-              f"least {LEAST_ELSEWHERE_TICKS}.{stricter(suite.cases)} A run so disturbed is repeated, up to "
-              f"{MOST_ATTEMPTS - 1} times.", ""]
-    lines += [f"- {case}, {server}: {count} × {why}" for (case, server, why), count in invalid.items()] or ["None."]
+              *ratio_table(runs, options, suite, servers), "## Runs that do not count", "", rule(suite), "",
+              *invalid_lines(runs)]
     return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------- the command line
 
 
-def script():
-    return Path(sys.argv[0]).name
-
-
-def parse(suite):
-    parser = argparse.ArgumentParser(description=suite.about.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds of every case but start-up (10)")
+def common_options(about, cases, label, *, seconds, warmup, rounds):
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds, metavar="N",
+                        help=f"rounds of every case but start-up ({rounds})")
     parser.add_argument("--starts", type=int, default=30, metavar="N", help="starts of every server (30)")
-    parser.add_argument("--seconds", type=float, default=3, metavar="S", help="the measured part of a load (3)")
-    parser.add_argument("--warmup", type=float, default=0.5, metavar="S", help="what comes before it (0.5)")
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(suite.cases), metavar="A,B",
-                        help="only these: " + ", ".join(suite.cases))
+    parser.add_argument("--seconds", type=float, default=seconds, metavar="S",
+                        help=f"the measured part of a load ({seconds})")
+    parser.add_argument("--warmup", type=float, default=warmup, metavar="S", help=f"what comes before it ({warmup})")
+    parser.add_argument("--cases", type=lambda text: text.split(","), metavar="A,B",
+                        help="only these: " + ", ".join(cases))
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND",
-                        help="another server; it has to print `listening on ADDRESS:PORT`")
+                        help="another server; it has to print `listening on ADDRESS:PORT`, or {port} in the command "
+                             "is replaced by a free one")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave out a server")
     parser.add_argument("--server-cpu", type=int, default=0, metavar="CPU")
     parser.add_argument("--client-cpu", type=int, default=1, metavar="CPU")
-    parser.add_argument("--label", default=suite.label, help=f"part of the name of the directory ({suite.label})")
+    parser.add_argument("--pinnings", choices=("one", "both"), default="one", dest="pinnings_asked",
+                        help="both: every run also with the two CPUs swapped, which takes twice as long (one)")
+    parser.add_argument("--label", default=label, help=f"part of the name of the directory ({label})")
     parser.add_argument("--output", type=Path, metavar="DIR", help="instead of bench/runs/DATE-LABEL")
-    options = parser.parse_args()
-    options.typed = shlex.join([f"bench/{suite.name}", *sys.argv[1:]])
+    return parser
+
+
+def completed(parser, options, cases):
+    """The options, if they make sense together, with what follows from them."""
+    options.typed = shlex.join([f"bench/{script()}", *sys.argv[1:]])
     options.date = time.strftime("%Y-%m-%d")
-    if unknown := set(options.cases) - set(suite.cases):
+    options.cases = options.cases or list(cases)
+    if unknown := set(options.cases) - set(cases):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.label):
         parser.error("--label: lower-case letters, digits, dots and dashes")
@@ -560,6 +466,8 @@ def parse(suite):
     missing = {options.server_cpu, options.client_cpu} - os.sched_getaffinity(0)
     if missing or options.server_cpu == options.client_cpu:
         parser.error("--server-cpu, --client-cpu: two CPUs this process may use")
+    options.pinnings = [(options.server_cpu, options.client_cpu), (options.client_cpu, options.server_cpu)]
+    del options.pinnings[1 if options.pinnings_asked == "one" else 2:]
     options.output = options.output or ROOT / "bench/runs" / f"{options.date}-{options.label}"
     if (options.output / "raw.jsonl").exists():
         parser.error("there are figures of this name already: choose another --label or --output")
@@ -568,44 +476,46 @@ def parse(suite):
 
 def chosen(options, built_in):
     """The servers to measure, with those from the command line."""
-    given = [(name, shlex.split(command)) for name, _, command in (text.partition("=") for text in options.server)]
-    return [server for server in built_in if server[0] not in options.without] + given
+    kept = [server for server in built_in if server[0] not in options.without]
+    if any(isinstance(command, dict) for _, command in kept):
+        return kept
+    return kept + [(name, shlex.split(command)) for name, _, command in (text.partition("=") for text in options.server)]
 
 
-def end_children():
-    """Ends what a signal at a bad moment left: a child of this process is one it started, and is known by its id."""
-    for task in Path("/proc/self/task").iterdir():
-        for pid in read_or_nothing(task / "children").split():
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(int(pid), signal.SIGKILL)
-                os.waitpid(int(pid), 0)
-
-
-def main(suite):
-    try:
-        run_suite(suite)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except subprocess.SubprocessError as error:
-        sys.exit(f"{suite.name}: {without_paths(str(error))}")
-    finally:
-        end_children()
-
-
-def run_suite(suite):
-    options = parse(suite)
+def guarded(run):
+    """Runs it, and ends what it has started, however it ends."""
     # Ends like Ctrl-C, so that the machine is put back as it was and no server is left behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    machine.adopt_orphans()
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except subprocess.SubprocessError as error:
+        sys.exit(f"{script()}: {without_paths(str(error))}")
+    finally:
+        machine.end_children()
+
+
+def measure_suite(options, suite, raw):
+    with suite.servers(options) as built_in:
+        servers, missing = available(options, suite, chosen(options, built_in), raw)
+        return Measured(suite, servers, missing, measure(options, servers, suite.cases, raw))
+
+
+def main(suite):
+    guarded(lambda: run_suite(suite))
+
+
+def run_suite(suite):
+    parser = common_options(suite.about, suite.cases, suite.label, seconds=3, warmup=0.5, rounds=10)
+    options = completed(parser, parser.parse_args(), suite.cases)
     options.built = build(options, suite.manifests)
     options.output.mkdir(parents=True, exist_ok=True)
-    # This script waits while a client runs, and must not do it on the server's CPU.
-    os.sched_setaffinity(0, {options.client_cpu})
     with contextlib.ExitStack() as stack:
-        control = stack.enter_context(congestion_control())
+        control = stack.enter_context(machine.congestion_control())
         raw = stack.enter_context((options.output / "raw.jsonl").open("w"))
-        built_in = stack.enter_context(suite.servers(options))
-        servers, missing = available(options, chosen(options, built_in), suite.may_be_missing, raw)
-        runs = measure(options, servers, suite.cases, raw)
-    (options.output / "README.md").write_text(page(options, control, suite, servers, missing, runs))
+        measured = measure_suite(options, suite, raw)
+    (options.output / "README.md").write_text(page(options, control, suite, measured))
     print(options.output / "README.md")

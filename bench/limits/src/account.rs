@@ -43,15 +43,16 @@ fn reaped_ns(stat: &str) -> Option<u64> {
     Some((next()? + next()?) * 10_000_000)
 }
 
-/// What an open connection is made of in the kernel: the socket, its file, and its entry in an epoll set, each under the
-/// name of its slab. Other slabs, such as those of the file systems, are other processes' too, and mere noise here.
-const SLABS: [&str; 10] = [
+/// What an open connection is made of in the kernel: the socket, its file, and its entry in an epoll set or its
+/// request of io_uring, each under the name of its slab. Other slabs, such as those of the file systems, are other processes' too, and mere noise here.
+const SLABS: [&str; 11] = [
     "TCP",
     "dentry",
     "ep_head",
     "eventpoll_epi",
     "eventpoll_pwq",
     "filp",
+    "io_kiocb",
     "lsm_file_cache",
     "lsm_inode_cache",
     "sock_inode_cache",

@@ -1,0 +1,1 @@
+"""What `bench/compare` measures: a file for each group of cases, and the summary."""
