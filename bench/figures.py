@@ -57,6 +57,7 @@ class Case:
     most_elsewhere_percent: float = MOST_ELSEWHERE_PERCENT
     without: tuple = ()  # servers that cannot take part
     most_rounds: int = 0  # 0: all that are asked for
+    is_start: bool = False  # short, and therefore as often as --starts says
     # Instead of a client: finds the figures, from the name of a server, its command for this case, and a `Place`.
     run: Callable | None = None
 
@@ -150,7 +151,7 @@ def run_case(name, case, server, place):
         run = {"valid": False, "objection": f"the server did not start: {error}"}
     found = disturbance.since()
     objection = None
-    if case.is_timed and run["valid"]:
+    if case.is_timed and run["valid"] and not place.options.rehearsal:
         objection = Disturbance.objection(found, case.most_steal_percent, case.most_elsewhere_percent)
     return run | found | ({"valid": False, "disturbed": True, "objection": objection} if objection else {})
 
@@ -192,7 +193,7 @@ def schedule(options, servers, cases):
     reversed in every other round, since some are compared with one another, and so is that of the pinnings.
     """
     names = [name for name in options.cases if name in cases]
-    starts = [name for name in names if not cases[name].client and not cases[name].run]
+    starts = [name for name in names if cases[name].is_start]
     names = [name for name in names if name not in starts]
     pinnings = list(range(len(options.pinnings)))
     plan = [(name, number, pinning) for number in range(options.rounds)
@@ -368,6 +369,7 @@ def facts(options, control, more):
         "commit": machine.commit(),
         "versions": ", ".join(filter(None, [version, first_line("rustc", "--version")])),
         "command": f"`{without_paths(options.typed)}`",
+        "rehearsal": "**runs count however disturbed they were, so no figure here is one**" if options.rehearsal else "",
     } | more
 
 
@@ -445,6 +447,8 @@ def common_options(about, cases, label, *, seconds, warmup, rounds):
     parser.add_argument("--client-cpu", type=int, default=1, metavar="CPU")
     parser.add_argument("--pinnings", choices=("one", "both"), default="one", dest="pinnings_asked",
                         help="both: every run also with the two CPUs swapped, which takes twice as long (one)")
+    parser.add_argument("--rehearsal", action="store_true",
+                        help="see whether everything works: runs count on a busy machine too, and the page says so")
     parser.add_argument("--label", default=label, help=f"part of the name of the directory ({label})")
     parser.add_argument("--output", type=Path, metavar="DIR", help="instead of bench/runs/DATE-LABEL")
     return parser

@@ -63,14 +63,13 @@ ACCEPT_CASES = {
 
 MEMORY_COLUMNS = (*figures.HOLD_COLUMNS, Column("open_us_per_connection", "to open, µs per connection", 1, 1))
 MEMORY_CASES = {
-    "memory-9000": Case("9,000 idle connections", ("hold", "--connections", "9000"), MEMORY_COLUMNS, compared=1,
-                        is_timed=False, most_rounds=3, without=peers.FORKING),
-    "memory-64": Case("64 idle connections", ("hold", "--connections", "64"), MEMORY_COLUMNS[:1], is_timed=False,
-                      most_rounds=3),
+    "memory-9000": Case("9,000 idle connections", ("hold", "--connections", "9000"), MEMORY_COLUMNS, is_timed=False,
+                        without=peers.FORKING),
+    "memory-64": Case("64 idle connections", ("hold", "--connections", "64"), MEMORY_COLUMNS[:1], is_timed=False),
 }
 TLS_MEMORY_CASES = {
     "memory-tls-2000": Case("2,000 idle connections over TLS", ("tls_hold", "--connections", "2000"), MEMORY_COLUMNS,
-                            is_timed=False, most_rounds=3),
+                            is_timed=False),
 }
 
 

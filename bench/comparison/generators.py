@@ -48,7 +48,7 @@ def generated(name, command, server, place):
     try:
         found = wrk_says(out) if name == "wrk" else program_says(out)
     except (ValueError, KeyError, TypeError) as problem:
-        return {"valid": False, "objection": f"exit status {status}: {problem}: {error.strip()[-200:]}"}
+        return {"valid": False, "objection": f"exit status {status}: {' '.join(error.split())[:200] or problem}"}
     messages = found["messages"]
     return {"messages_per_s": messages / found["seconds"], "own_cpu_ns_per_message": cpu_s * 1e9 / messages,
             "messages_per_own_cpu_s": messages / cpu_s, **found}

@@ -48,9 +48,9 @@ def size(_name, command, _place):
 
 CASES = {
     "start-ready": Case("from the start to the first connection", (), (Column("ready_ms", "ms", 1, 2),), run=ready,
-                        is_timed=False),
+                        is_timed=False, is_start=True),
     "start-version": Case("the version, from the start to the end", (), (Column("run_ms", "ms", 1, 2),),
-                          run=to_the_end, is_timed=False),
+                          run=to_the_end, is_timed=False, is_start=True),
     "start-size": Case("the program's file", (), (
         Column("stripped_bytes", "KiB without symbols", 1024, 0), Column("file_bytes", "KiB", 1024, 0)), run=size,
         is_timed=False, most_rounds=1),
