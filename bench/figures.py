@@ -51,6 +51,7 @@ class Case:
     compared: int = 1  # so many of the columns, from the first, ratios are taken of
     against: str = ""  # a case: ratios are taken to the same server in it, instead of to the reference in this one
     has_window: bool = False  # the program is to be told how long it measures
+    least_seconds: float = 0  # of that window, where one turn of all connections takes long
     more_is_better: bool = False
     is_timed: bool = True  # or else it measures what a busy machine does not change
     most_steal_percent: float = MOST_STEAL_PERCENT
@@ -161,7 +162,7 @@ def run_client(case, server, place):
     options = place.options
     command = [options.built / program, server.address, *arguments, "--pid", str(server.process.pid)]
     if case.has_window:
-        command += ["--duration", str(options.seconds), "--warmup", str(options.warmup)]
+        command += ["--duration", str(max(case.least_seconds, options.seconds)), "--warmup", str(options.warmup)]
     with machine.pinned(place.client_cpu):
         try:
             # Above the patience of each client, which reports what it got when it runs out.
@@ -380,10 +381,10 @@ def fact_lines(found):
 def server_lines(servers, missing):
     lines = []
     for name, command in servers:
-        commands = list(command.values()) if isinstance(command, dict) else [command]
-        # One of them may serve several cases.
-        shown = dict.fromkeys(f"`{without_paths(shlex.join(map(str, words)))}`" for words in commands)
-        lines.append(f"- {name}: {', '.join(shown)}")
+        # In those by cases there are signs of the shell, and words to be filled in.
+        texts = [" ".join(map(str, words)) for words in command.values()] if isinstance(command, dict) \
+            else [shlex.join(map(str, command))]
+        lines.append(f"- {name}: " + ", ".join(dict.fromkeys(f"`{without_paths(text)}`" for text in texts)))
     return lines + [f"- {name}: not available ({reason})" for name, reason in missing.items()]
 
 

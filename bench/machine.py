@@ -177,7 +177,7 @@ def script():
 
 def without_paths(text):
     """Leaves the last part of every absolute path: where something lay on one machine is nobody's concern."""
-    return re.sub(r"(?<![\w.~])~?/(?:[^\s/'\"=]+/)*", "", text)
+    return re.sub(r"(?<![\w.~/}])(?!//)~?/(?:[^\s/'\"=]+/)*", "", text)
 
 
 def first_line(*command):

@@ -68,11 +68,11 @@ def wrk_says(text):
 def program_says(text):
     """The JSON of the loads of bench/limits, and of `sockeye bench`, which may say of itself that it was wrong."""
     said = json.loads(text)
-    seconds = said.get("seconds") or said["duration_s"]
-    messages = said.get("messages") or said["messages_per_s"] * seconds
+    seconds = said["measured_ms"] / 1000 if "measured_ms" in said else said["seconds"]
+    objection = said.get("objection") or "; ".join(problem["text"] for problem in said.get("invalid", []))
     valid = said["valid"]
-    objection = said.get("objection") or "; ".join(map(str, said.get("invalid_reasons", []))) or "it says so itself"
-    return {"messages": messages, "seconds": seconds, "valid": valid} | ({} if valid else {"objection": objection})
+    return {"messages": said["messages"], "seconds": seconds, "valid": valid} | (
+        {} if valid else {"objection": objection})
 
 
 COLUMNS = (
@@ -94,7 +94,7 @@ def programs(options):
              "--warmup", "0ms", "--threads", "1", "--json"]
     yield [
         (SUBJECT, {"generators-http": [*bench, "--mode", "http"],
-                   "generators-echo": [*bench, "--mode", "echo", "--size", SIZE_BYTES]}),
+                   "generators-echo": [*bench, "--mode", "echo", "--size", SIZE_BYTES, "--verify"]}),
         # Its duration is in whole seconds.
         ("wrk", {"generators-http": ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(options.seconds))}s",
                                      "http://{address}/"]}),

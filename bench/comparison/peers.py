@@ -14,6 +14,7 @@ from machine import ROOT
 LIMIT = "epoll_echo"
 # A process or two for each connection. Beyond a thousand they are not asked.
 FORKING = ("ncat", "socat")
+REACTORS = (SUBJECT, LIMIT, "tokio_echo", "go_echo")
 MAY_BE_MISSING = ("uring_echo", "go_echo", "nc", "nginx", "http.server", "wrk", *FORKING)
 # Larger than every message: one call reads it whole, as the servers do that have one buffer for all connections.
 LARGE_BUFFER = 64 * 1024

@@ -29,7 +29,8 @@ LEAST_RATE = 40_000
 def cases():
     found = {}
     for count in COUNTS:
-        found[f"scale-echo-{count}"] = echo_case("load", count, SIZE_BYTES, "64 B")
+        found[f"scale-echo-{count}"] = echo_case("load", count, SIZE_BYTES, "64 B",
+                                                least_seconds=1.5 if count > 9000 else 0)
     for count in COUNTS[2:]:
         client = ("hold", "--connections", str(count))
         found[f"scale-memory-{count}"] = Case(f"{count:,} idle connections", client, MEMORY_COLUMNS, is_timed=False,

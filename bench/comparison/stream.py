@@ -210,5 +210,5 @@ TRANSFER_CASES = {
     "transfer-receive": Case("a socket into a file", (), TRANSFER_COLUMNS, compared=2, run=receive),
 }
 
-BYTES = suite("limits", "What a byte costs at best", BYTES_CASES, ways)
+BYTES = suite("limits", "What a byte costs at best", BYTES_CASES, ways, reference="write, copied")
 TRANSFER = suite("transfer", "Files through one connection", TRANSFER_CASES, tools)
