@@ -7,8 +7,9 @@ import unittest
 import machine
 from comparison import scale, summary
 from comparison.generators import program_says, wrk_says
-from figures import Case, Column, schedule, takes_part
+from figures import schedule
 from server import filled_in
+from suite import Case, Column, takes_part
 
 COLUMN = Column("ns", "ns", 1, 0)
 CASE = Case("a case", ("load",), (COLUMN,))

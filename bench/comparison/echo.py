@@ -5,9 +5,8 @@ import dataclasses
 import subprocess
 import tempfile
 
-import figures
-from figures import Case, Column, Suite
 from machine import kernel_setting
+from suite import HOLD_COLUMNS, Case, Column, Suite, echo_case
 
 from . import peers
 
@@ -21,18 +20,18 @@ def echo_cases():
         for size, name, label in SIZES:
             # 9,000 messages of 64 KiB take a third of a second or more, and each connection is to have its turn.
             is_slow = connections * size > 1 << 28
-            cases[f"echo-{name}-{connections}"] = figures.echo_case(
+            cases[f"echo-{name}-{connections}"] = echo_case(
                 "load", connections, size, label, without=peers.FORKING if connections > 64 else (),
                 least_seconds=2 if is_slow else 0)
     # Whether a thousand processes come is asked twice, because it may take long; more are not asked for.
-    asked = figures.echo_case("load", 1000, 64, "64 B", without=peers.REACTORS, most_rounds=2)
+    asked = echo_case("load", 1000, 64, "64 B", without=peers.REACTORS, most_rounds=2)
     return cases | {"echo-processes-1000": dataclasses.replace(asked, title=f"{asked.title}, a process for each")}
 
 
 def limit_cases():
     cells = ((64, "64b", "64 B", 1), (64, "64b", "64 B", 64), (64, "64b", "64 B", 1000),
              (16384, "16k", "16 KiB", 64))
-    return {f"limit-{name}-{connections}": figures.echo_case(
+    return {f"limit-{name}-{connections}": echo_case(
         "load", connections, size, label, without=("blocking_echo",) if connections > 64 else ())
         for size, name, label, connections in cells}
 
@@ -65,7 +64,7 @@ ACCEPT_CASES = {
                               more_is_better=True, without=peers.FORKING),
 }
 
-MEMORY_COLUMNS = (*figures.HOLD_COLUMNS, Column("open_us_per_connection", "to open, µs per connection", 1, 1))
+MEMORY_COLUMNS = (*HOLD_COLUMNS, Column("open_us_per_connection", "to open, µs per connection", 1, 1))
 MEMORY_CASES = {
     "memory-9000": Case("9,000 idle connections", ("hold", "--connections", "9000"), MEMORY_COLUMNS, is_timed=False,
                         without=peers.FORKING),

@@ -6,9 +6,9 @@ import re
 import subprocess
 import tempfile
 
-from figures import SUBJECT, Case, Column
 from machine import pinned
 from server import Server, filled_in, free_port
+from suite import SUBJECT, Case, Column
 
 from . import nginx, peers
 from .echo import suite

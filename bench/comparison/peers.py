@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 
-from figures import SUBJECT, build
+from figures import build
 from machine import ROOT
+from suite import SUBJECT
 
 LIMIT = "epoll_echo"
 # A process or two for each connection. Beyond a thousand they are not asked.

@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from figures import SUBJECT, Case, Column
 from machine import pinned
 from server import Server, free_port
+from suite import SUBJECT, Case, Column
 
 from . import nginx, peers
 from .echo import suite

@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from figures import SUBJECT, Case, Column
 from machine import pinned
 from server import Server, filled_in
+from suite import SUBJECT, Case, Column
 
 from .echo import suite
 
@@ -78,8 +78,9 @@ def ways(options):
 @contextlib.contextmanager
 def tools(options):
     """The programs, and a file for them in memory: a disk would be what is measured."""
-    with tempfile.TemporaryDirectory(dir=memory_directory(options)) as directory:
-        options.directory = Path(directory)
+    parent = memory_directory(options)
+    with tempfile.TemporaryDirectory(dir=parent) as directory:
+        options.directory, options.in_memory = Path(directory), bool(parent)
         write_file(options.directory / "sent", options.transfer_bytes)
         sockeye = str(options.built / SUBJECT)
         yield [
@@ -152,7 +153,7 @@ def transfer(command, place, file, other_end):
     gibibytes = place.options.transfer_bytes / GIB
     found = {"bytes": place.options.transfer_bytes, "seconds": time.monotonic() - began,
              "seconds_per_gib": (time.monotonic() - began) / gibibytes, "cpu_ns_per_gib": cpu_s * 1e9 / gibibytes,
-             "exit_status": status}
+             "exit_status": status, "in_memory": place.options.in_memory}
     if status is None:
         return found | {"valid": False, "objection": f"not done within {PATIENCE_S} s"}
     if status != 0:
@@ -184,6 +185,12 @@ def receive(_name, command, place):
         file.unlink(missing_ok=True)
 
 
+def where_the_files_were(runs):
+    places = {run["in_memory"] for run in runs if "in_memory" in run}
+    words = {frozenset([True]): "in memory", frozenset([False]): "in the directory for temporary files, which may be a disk"}
+    return [f"The files were {words[frozenset(places)]}.", ""] if frozenset(places) in words else []
+
+
 def difference(file, options):
     """What is wrong with a received file, if anything: its size, or pieces that do not repeat the source's."""
     size = file.stat().st_size
@@ -211,4 +218,4 @@ TRANSFER_CASES = {
 }
 
 BYTES = suite("limits", "What a byte costs at best", BYTES_CASES, ways, reference="write, copied")
-TRANSFER = suite("transfer", "Files through one connection", TRANSFER_CASES, tools)
+TRANSFER = suite("transfer", "Files through one connection", TRANSFER_CASES, tools, more=where_the_files_were)

@@ -3,8 +3,9 @@
 import json
 import statistics
 
-from figures import SUBJECT, pairs, number_text
+from page import number_text, pairs
 from ratios import ahead, ratios_by_pinning, values
+from suite import SUBJECT
 
 BEGINS, ENDS = "<!-- summary: begins -->", "<!-- summary: ends -->"
 
