@@ -42,8 +42,8 @@ def run_case(name, case, server, place):
         else:
             with Server(*server, place.server_cpu) as started:
                 run = run_client(case, started, place)
-    except Unavailable as error:
-        run = {"valid": False, "objection": f"the server did not start: {error}"}
+    except (Unavailable, FileNotFoundError) as error:
+        run = {"valid": False, "objection": f"the server did not start: {without_paths(str(error))}"}
     found = disturbance.since()
     objection = None
     if case.is_timed and run["valid"] and not place.options.rehearsal:

@@ -34,7 +34,7 @@ class Cells(unittest.TestCase):
         runs = [run(server, figure, number) for number in range(6)
                 for server, figure in (("sockeye", 10), ("slow", 20), ("fast", 8), ("same", 9 + number % 3))]
         said = summary.claims(runs, "c", CASE, COLUMN, ["sockeye", "slow", "fast", "same"])
-        self.assertEqual(said, "ahead of slow (0.50); behind fast (1.25)")
+        self.assertEqual(said, "ahead of slow (0.5); behind fast (1.25)")
 
 
 class Page(unittest.TestCase):

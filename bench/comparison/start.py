@@ -40,6 +40,8 @@ def to_the_end(_name, command, place):
 def size(_name, command, _place):
     """Of the file, as it is and without symbols. Shared libraries are not in it."""
     program = Path(os.path.realpath(shutil.which(command[0])))
+    if not shutil.which("strip"):
+        return {"file_bytes": program.stat().st_size, "stripped_bytes": None, "valid": True}
     with tempfile.TemporaryDirectory() as directory:
         stripped = Path(directory) / "stripped"
         subprocess.run(["strip", "-o", stripped, program], check=True, timeout=60, capture_output=True)
@@ -53,7 +55,7 @@ CASES = {
                           run=to_the_end, is_timed=False, is_start=True),
     "start-size": Case("the program's file", (), (
         Column("stripped_bytes", "KiB without symbols", 1024, 0), Column("file_bytes", "KiB", 1024, 0)), run=size,
-        is_timed=False, most_rounds=1),
+        is_timed=False),
 }
 
 

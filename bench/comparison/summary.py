@@ -30,7 +30,9 @@ def summary(directory, suites):
     for suite in suites:
         mine = [run for run in runs if run["case"] in suite.cases]
         if mine:
-            lines += ["", f"### {suite.about}", "", *suite_table(suite, mine), *suite.more(mine)]
+            lines += ["", f"### {suite.about}", "", *suite_table(suite, mine)]
+            more = suite.more(mine)
+            lines += ["", *more[:-1]] if more else []
     return lines
 
 
@@ -47,7 +49,7 @@ def suite_table(suite, runs):
             cells = [cell(its_runs, name, server, column) for server in names]
             lines.append(f"| {case.title} | {column.heading} | {' | '.join(cells)} | "
                          f"{claims(its_runs, name, case, column, names)} |")
-    return [*lines, ""]
+    return lines
 
 
 def cell(runs, name, server, column):
@@ -71,7 +73,7 @@ def claims(runs, name, case, column, names):
         found = ratios_by_pinning(runs, column.field, above, below)
         side = ahead(found, case.more_is_better)
         if side:
-            ratio = " and ".join(dict.fromkeys(f"{ratio:.2f}" for ratio, *_ in found))
+            ratio = " and ".join(dict.fromkeys(f"{ratio:.3g}" for ratio, *_ in found))
             said["ahead of" if side == "above" else "behind"].append(f"{below[1]} ({ratio})")
     return "; ".join(f"{word} {', '.join(others)}" for word, others in said.items() if others) or "–"
 
