@@ -7,6 +7,7 @@ here.
 import re
 import shutil
 import subprocess
+import sys
 
 from figures import build
 from machine import ROOT
@@ -71,7 +72,7 @@ VERSIONS = {
     "nginx": (["nginx", "-v"], r"nginx/(\S+)"),
     "wrk": (["wrk", "-v"], r"wrk (?:debian/)?(\S+)"),
     "Go": (["go", "version"], r"go version go(\S+)"),
-    "Python": (["python3", "--version"], r"Python (\S+)"),
+    "Python": ([sys.executable, "--version"], r"Python (\S+)"),
 }
 
 

@@ -214,7 +214,9 @@ TRANSFER_COLUMNS = (
 )
 TRANSFER_CASES = {
     "transfer-send": Case("a file into a socket", (), TRANSFER_COLUMNS, compared=2, run=send),
-    "transfer-receive": Case("a socket into a file", (), TRANSFER_COLUMNS, compared=2, run=receive),
+    # Memory that comes and goes by the GiB keeps the kernel's own threads busy: 4 to 6 % were seen on an idle machine.
+    "transfer-receive": Case("a socket into a file", (), TRANSFER_COLUMNS, compared=2, run=receive,
+                             most_elsewhere_percent=10),
 }
 
 BYTES = suite("limits", "What a byte costs at best", BYTES_CASES, ways, reference="write, copied")
