@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn why(text: &str) -> String {
-        format!("{:#}", parse(text).unwrap_err())
+        format!("{:#}", parse(text).expect_err("not a report"))
     }
 
     #[test]
@@ -410,9 +410,9 @@ mod tests {
                 .figures
                 .iter()
                 .find(|change| change.figure == figure)
-                .unwrap()
+                .expect("there")
         };
-        let percent = change("messages_per_s").change_percent.unwrap();
+        let percent = change("messages_per_s").change_percent.expect("there");
         assert!((percent - 50.0).abs() < 1e-9, "{percent}");
         assert_eq!(change("latency.p99_us").change_percent, None);
         // It was 0.
@@ -424,7 +424,7 @@ mod tests {
     fn different_options_and_invalid_runs_are_warned_of() {
         let comparison = compare(&sample::open_loop(), &sample::closed_loop());
         let different = |option: &str| comparison.different.iter().find(|d| d.option == option);
-        let connections = different("--connections").unwrap();
+        let connections = different("--connections").expect("there");
         assert_eq!((&*connections.old, &*connections.new), ("64", "4"));
         let names: Vec<&str> = comparison.different.iter().map(|d| &*d.option).collect();
         assert_eq!(
@@ -485,10 +485,10 @@ mod tests {
     #[test]
     fn every_report_survives_json_and_unknown_fields_are_left_out() {
         for report in sample::all() {
-            let mut value = serde_json::to_value(&report).unwrap();
+            let mut value = serde_json::to_value(&report).expect("there");
             value["from_the_future"] = 1.into();
             value["asked"]["too"] = 2.into();
-            let read = parse(&value.to_string()).unwrap();
+            let read = parse(&value.to_string()).expect("there");
             assert_eq!(read.latency.histogram, report.latency.histogram);
             assert_eq!(compare(&report, &read).different, []);
         }
@@ -498,15 +498,15 @@ mod tests {
     fn what_is_not_ours_is_an_error_that_says_why() {
         assert!(why("{\"a\":").contains("not JSON"), "{}", why("{\"a\":"));
         assert!(why("[1]").contains("no field `sockeye`"), "{}", why("[1]"));
-        let mut old = serde_json::to_value(sample::open_loop()).unwrap();
+        let mut old = serde_json::to_value(sample::open_loop()).expect("there");
         old["sockeye"] = "0.0.9".into();
-        old.as_object_mut().unwrap().remove("unanswered");
+        old.as_object_mut().expect("there").remove("unanswered");
         let error = why(&old.to_string());
         assert!(
             error.contains("0.0.9") && error.contains("missing field `unanswered`"),
             "{error}"
         );
-        let failure = read(Path::new("/nowhere/at/all.json")).unwrap_err();
+        let failure = read(Path::new("/nowhere/at/all.json")).expect_err("not a report");
         assert!(
             failure.to_string().contains("'/nowhere/at/all.json'"),
             "{failure}"

@@ -65,9 +65,9 @@ mod tests {
         let numbers = |line: &str| -> [f64; 4] {
             let columns: Vec<f64> = line
                 .split_whitespace()
-                .map(|word| word.parse().unwrap())
+                .map(|word| word.parse().expect("there"))
                 .collect();
-            columns.try_into().unwrap()
+            columns.try_into().expect("there")
         };
         let of_figures = |line: &&str| !line.starts_with('#') && !line.is_empty();
         text.lines()
@@ -78,9 +78,9 @@ mod tests {
     }
 
     fn thousand_to_a_million_ns() -> Histogram<u64> {
-        let mut histogram = Histogram::new(3).unwrap();
+        let mut histogram = Histogram::new(3).expect("there");
         for value in 1..=1000 {
-            histogram.record(value * 1000).unwrap();
+            histogram.record(value * 1000).expect("there");
         }
         histogram
     }
@@ -90,7 +90,11 @@ mod tests {
         let text = hgrm(&thousand_to_a_million_ns());
         let mut lines = text.lines();
         assert_eq!(
-            lines.next().unwrap().split_whitespace().collect::<Vec<_>>(),
+            lines
+                .next()
+                .expect("there")
+                .split_whitespace()
+                .collect::<Vec<_>>(),
             ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
         );
         assert_eq!(lines.next(), Some(""));
@@ -101,17 +105,17 @@ mod tests {
         let half = text
             .lines()
             .find(|line| line.contains(" 0.500000000000 "))
-            .unwrap();
+            .expect("there");
         let columns: Vec<&str> = half.split_whitespace().collect();
         assert_eq!(columns[2..], ["500", "2.00"]);
-        let value: f64 = columns[0].parse().unwrap();
+        let value: f64 = columns[0].parse().expect("there");
         assert!((value - 0.5).abs() < 0.001, "{half}");
     }
 
     #[test]
     fn the_last_line_is_100_percent_of_all_and_no_column_ever_falls() {
         let lines = lines(&hgrm(&thousand_to_a_million_ns()));
-        let last = lines.last().unwrap();
+        let last = lines.last().expect("there");
         assert_eq!(last[1..], [1.0, 1000.0, f64::INFINITY]);
         assert!((last[0] - 1.0).abs() < 0.001, "{last:?}");
         for pair in lines.windows(2) {
@@ -131,8 +135,8 @@ mod tests {
 
     #[test]
     fn the_footer_has_mean_deviation_maximum_count_and_buckets() {
-        let mut histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
-        histogram.record_n(1_000, 2).unwrap();
+        let mut histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("there");
+        histogram.record_n(1_000, 2).expect("there");
         let text = hgrm(&histogram);
         let footer: Vec<&str> = text.lines().rev().take(3).collect();
         assert_eq!(
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_a_table_without_figures_and_not_a_panic() {
-        let text = hgrm(&Histogram::new(3).unwrap());
+        let text = hgrm(&Histogram::new(3).expect("there"));
         for line in lines(&text) {
             assert_eq!(line[2], 0.0, "{text}");
         }

@@ -55,7 +55,7 @@ impl Load {
                 Some(_) => turn % self.connections,
                 None => (0..self.connections)
                     .min_by(|a, b| free[*a].total_cmp(&free[*b]))
-                    .unwrap(),
+                    .expect("there"),
             };
             let due = if self.rate_per_s.is_some() {
                 next_due
@@ -210,9 +210,11 @@ fn service_us(chance: &mut fastrand::Rng) -> f64 {
 }
 
 fn latency(values_us: impl Iterator<Item = f64>) -> Latency {
-    let mut histogram = Histogram::new(3).unwrap();
+    let mut histogram = Histogram::new(3).expect("there");
     for value in values_us {
-        histogram.record((value * 1e3).round() as u64).unwrap();
+        histogram
+            .record((value * 1e3).round() as u64)
+            .expect("there");
     }
     Latency::of(&histogram)
 }

@@ -436,7 +436,11 @@ mod tests {
     fn every_summary_fits_on_a_screen() {
         for report in sample::all() {
             let text = plain(&report);
-            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            let widest = text
+                .lines()
+                .map(|line| line.chars().count())
+                .max()
+                .expect("there");
             assert!(widest <= WIDTH, "{widest} columns:\n{text}");
         }
         for report in [

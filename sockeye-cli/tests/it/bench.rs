@@ -96,7 +96,15 @@ fn a_number_of_messages_is_sent_answered_and_counted_exactly() {
 fn fewer_messages_than_threads_are_sent_and_the_end_is_seen() {
     let serving = Serving::start(&[]);
     for pace in [&[][..], &["--rate", "1k"]] {
-        let arguments = ["-n", "2", "-c", "8", "--threads", "5", &serving.address];
+        let arguments = [
+            "--messages",
+            "2",
+            "-c",
+            "8",
+            "--threads",
+            "5",
+            &serving.address,
+        ];
         assert_eq!(bench(&[pace, &arguments].concat())["messages"], 2);
     }
 }
@@ -842,4 +850,68 @@ fn exhausted_ports_are_told_with_the_arithmetic() {
         Some("ports_exhausted"),
         "{churn}"
     );
+}
+
+#[test]
+fn a_page_a_file_for_the_plotter_and_a_comparison_are_written() {
+    let serving = Serving::start(&[]);
+    let folder = tempfile::tempdir().expect("made");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (html, hgrm, old) = (path("page.html"), path("p.hgrm"), path("old.json"));
+    let output = bench_output(&[
+        "-n",
+        "500",
+        "--html",
+        &html,
+        "--hgrm",
+        &hgrm,
+        &serving.address,
+    ]);
+    std::fs::write(&old, &output.stdout).expect("written");
+    let page = std::fs::read_to_string(html).expect("a page");
+    assert!(page.contains("<svg") && page.contains(&serving.address));
+    let plot = std::fs::read_to_string(&hgrm).expect("a file");
+    assert!(plot.contains("Percentile") && plot.contains("#[Mean"));
+    let report = bench(&["-n", "500", "--compare", &old, &serving.address]);
+    assert!(report["comparison"]["figures"].is_array());
+    let not_ours = bench_output(&["-n", "5", "--compare", &hgrm, &serving.address]);
+    assert_eq!(not_ours.status.code(), Some(2));
+    let nowhere = path("none/page.html");
+    let output = bench_output(&["-n", "5", "--html", &nowhere, &serving.address]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn every_field_of_the_report_is_documented() {
+    let documented = include_str!("../../../docs/bench.md");
+    let report = bench(&[
+        "--serve",
+        "--rate",
+        "1k",
+        "-d",
+        "600ms",
+        "--fail-if",
+        "p50>1h",
+    ]);
+    fn fields(value: &Value, into: &mut Vec<String>) {
+        match value {
+            Value::Object(all) => {
+                for (name, value) in all {
+                    into.push(name.clone());
+                    // These are documented in events.md.
+                    if !name.ends_with("_tcp") && name != "errors" {
+                        fields(value, into);
+                    }
+                }
+            }
+            Value::Array(all) => all.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+    let mut names = Vec::new();
+    fields(&report, &mut names);
+    assert!(names.len() > 100);
+    for name in names {
+        assert!(documented.contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -68,7 +68,7 @@ fn every_option_of_the_help_is_used_by_a_test() {
         .expect("the tests are here")
         .map(|entry| std::fs::read_to_string(entry.expect("readable").path()).expect("text"))
         .collect();
-    for verb in ["serve", "connect"] {
+    for verb in ["serve", "connect", "bench"] {
         let help = text(&run(sockeye(&[verb, "--help"]), b"").stdout);
         // An option's line is `  -l, --listen <ADDRESS>` or `      --json`; all else is set further in.
         let options: Vec<&str> = help
