@@ -2,7 +2,7 @@
 
 use std::cell::RefMut;
 
-use crate::bench::plan::{Extent, Times};
+use crate::bench::plan::{Extent, Pace, Times};
 use crate::bench::recorder::Record;
 use crate::bench::worker::{Slot, Worker};
 
@@ -21,8 +21,11 @@ impl Worker {
             return;
         }
         record.latency.saturating_record(latency);
-        let service = now.saturating_sub(sent_ns);
-        record.service.saturating_record(service);
+        // In a closed loop a message is due when it is sent: one record serves for both.
+        if let Pace::Open { .. } = self.plan.pace {
+            let service = now.saturating_sub(sent_ns);
+            record.service.saturating_record(service);
+        }
         record.last_ns = record.last_ns.max(now);
         drop(record);
         slot.served.set(true);
@@ -38,7 +41,7 @@ impl Worker {
         let mut record = self.record.borrow_mut();
         record.unanswered += 1;
         record.latency.saturating_record(now.saturating_sub(due_ns));
-        if let Some(service) = now.checked_sub(sent_ns) {
+        if let (Pace::Open { .. }, Some(service)) = (self.plan.pace, now.checked_sub(sent_ns)) {
             record.service.saturating_record(service);
         }
         record.last_ns = record.last_ns.max(now);

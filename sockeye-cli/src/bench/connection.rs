@@ -69,7 +69,8 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         };
         let mut talk = Talk::new(worker, slot, schedule.as_deref_mut(), &stream);
         let ended = poll_fn(|cx| talk.poll(cx, &mut stream)).await;
-        if talk.was_answered() {
+        let was_answered = talk.was_answered();
+        if was_answered {
             pause = Pause::default();
         }
         talk.give_up();
@@ -77,7 +78,14 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         close(worker, stream).await;
         match ended {
             Ok(Ended::Over) => return,
-            Ok(Ended::Lifetime | Ended::ServerClosed) => {}
+            Ok(Ended::Lifetime) => {}
+            // As HTTP servers do when it was the last answer on a connection.
+            Ok(Ended::ServerClosed) if was_answered => {}
+            Ok(Ended::ServerClosed) => {
+                if !pause.rest(worker, slot).await {
+                    return;
+                }
+            }
             Err(kind) => {
                 error(worker, kind);
                 if !pause.rest(worker, slot).await {
@@ -163,14 +171,9 @@ async fn visit(worker: &Worker, slot: &Slot) -> Result<(), Kind> {
     let mut visited = Ok(());
     if worker.plan.size > 0 {
         let mut talk = Talk::once(worker, slot, &stream);
-        let talked = tokio::time::timeout(
-            worker.plan.timeout,
-            poll_fn(|cx| talk.poll(cx, &mut stream)),
-        );
-        visited = match talked.await {
-            Ok(ended) => ended.map(|_| ()),
-            Err(_) => Err("timeout".into()),
-        };
+        let ended = poll_fn(|cx| talk.poll(cx, &mut stream)).await;
+        talk.give_up();
+        visited = ended.map(|_| ());
         look_back(worker, &stream);
     }
     close(worker, stream).await;

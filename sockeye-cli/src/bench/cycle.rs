@@ -30,11 +30,6 @@ impl Cycle {
         }
     }
 
-    /// Bytes, after which it begins anew.
-    pub(crate) fn period(&self) -> u64 {
-        self.period as u64
-    }
-
     /// What stands at a position of the stream: at most so many bytes, at least one if any is asked for.
     pub(crate) fn at(&self, position: u64, most: u64) -> &[u8] {
         let start = (position % self.period as u64) as usize;

@@ -35,12 +35,12 @@ pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result
         }
         let trial = trial(objective, &report, rate_per_s, confirms);
         if !setup.arguments.quiet {
-            talk(&said(objective, &trial));
+            talk(&said(objective, &report, &trial));
         }
-        search.tried(match (trial.held, trial.valid) {
+        search.tried(match (trial.held, trial.by_generator) {
             (true, _) => Outcome::Held,
-            (false, true) => Outcome::Failed,
-            (false, false) => Outcome::Void,
+            (false, false) => Outcome::Failed,
+            (false, true) => Outcome::Void,
         });
         if trial.held {
             best = Some(report);
@@ -67,7 +67,7 @@ fn sum_up(objective: &Threshold, found: Option<f64>, trials: Vec<Trial>) -> Foun
         rate_per_s: found,
         fails_at_per_s: nearest.map(|trial| trial.rate_per_s),
         confirmed: Spread::of(confirmations.filter_map(|trial| trial.value)),
-        limited_by_generator: nearest.is_some_and(|trial| !trial.valid),
+        limited_by_generator: nearest.is_some_and(|trial| trial.by_generator),
         trials,
     }
 }
@@ -82,21 +82,25 @@ fn trial(objective: &Threshold, report: &Report, rate_per_s: f64, confirms: bool
         value: objective.metric().of(report),
         held: holds && report.valid && keeps_up && no_errors,
         valid: report.valid,
+        by_generator: report
+            .invalid
+            .iter()
+            .any(|finding| finding.kind.starts_with("generator_")),
         confirms,
     }
 }
 
-fn said(objective: &Threshold, trial: &Trial) -> String {
+fn said(objective: &Threshold, report: &Report, trial: &Trial) -> String {
     let what = if trial.confirms { "confirm" } else { "try" };
     let metric = objective.metric();
     let value = trial.value.map_or_else(
         || format!("{metric} unknown"),
         |value| format!("{metric} {}", metric.shown(value)),
     );
-    let verdict = match (trial.held, trial.valid) {
-        (true, _) => "holds",
-        (false, true) => "does not hold",
-        (false, false) => "does not count, for the generator was the limit",
+    let verdict = match report.invalid.first() {
+        None if trial.held => "holds".to_owned(),
+        None => "does not hold".to_owned(),
+        Some(why) => format!("does not count: {}", why.kind.replace('_', " ")),
     };
     format!("{what} {:.0}/s: {value}, {verdict}", trial.rate_per_s)
 }

@@ -4,7 +4,7 @@ mod chart;
 
 use std::fmt::Write;
 
-use crate::bench::figure::{count, option, per_s, time};
+use crate::bench::figure::{count, option, per_s, time, trimmed};
 use crate::bench::html::chart::{Chart, Curve};
 use crate::bench::report::{Latency, Point, Report, TcpPoint, TcpSummary};
 use crate::bench::text::{found_rate, load, timed, what};
@@ -150,18 +150,35 @@ fn thinned(points: Vec<(f64, Option<f64>)>) -> Vec<(f64, Option<f64>)> {
 }
 
 fn over_time(page: &mut String, report: &Report) {
-    let seconds = |point: &Point| (point.at_ms + point.length_ms / 2.0) / 1e3;
+    let ticks = ticks(report);
+    for (title, mut curves, shown) in curves_over_time(&report.timeline) {
+        curves.retain(|curve| curve.points.iter().any(|(_, value)| value.is_some()));
+        let chart = Chart {
+            title,
+            curves,
+            ticks: ticks.clone(),
+            shaded_to: Some(0.0),
+            shown,
+        };
+        let svg = chart.svg();
+        if !svg.is_empty() {
+            let _ = write!(page, "<h2>{title}</h2>{svg}");
+        }
+    }
+}
+
+fn curves_over_time(timeline: &[Point]) -> Vec<(&'static str, Vec<Curve>, Shown)> {
     let curve = |name, value: &dyn Fn(&Point) -> Option<f64>| Curve {
         name,
-        points: report
-            .timeline
+        points: timeline
             .iter()
-            .map(|point| (seconds(point), value(point)))
+            .map(|point| ((point.at_ms + point.length_ms / 2.0) / 1e3, value(point)))
             .collect(),
     };
     let tcp =
         |name, value: fn(&TcpPoint) -> f64| curve(name, &|point| point.tcp.as_ref().map(value));
-    let charts: [(&str, Vec<Curve>, Shown); 5] = [
+    let plain: Shown = |value| format!("{value:.0}");
+    let mut charts: Vec<(&str, Vec<Curve>, Shown)> = vec![
         (
             "Messages per second",
             vec![curve("answered", &|point| Some(point.messages_per_s))],
@@ -175,11 +192,6 @@ fn over_time(page: &mut String, report: &Report) {
                 curve("max", &|point| point.max_us),
             ],
             shown_us,
-        ),
-        (
-            "Errors",
-            vec![curve("in each piece", &|point| Some(point.errors as f64))],
-            |value| format!("{value:.0}"),
         ),
         (
             "Round trip time, as the kernel has it",
@@ -197,42 +209,29 @@ fn over_time(page: &mut String, report: &Report) {
                 tcp("window, segments", |tcp| tcp.cwnd),
                 tcp("sent again so far", |tcp| tcp.retransmitted as f64),
             ],
-            |value| format!("{value:.0}"),
+            plain,
         ),
     ];
-    let end = report
-        .timeline
-        .last()
-        .map_or(0.0, |point| (point.at_ms + point.length_ms) / 1e3);
-    let step = [
+    if timeline.iter().any(|point| point.errors > 0) {
+        let errors = curve("in each piece", &|point| Some(point.errors as f64));
+        charts.push(("Errors", vec![errors], plain));
+    }
+    charts
+}
+
+/// About ten places on the axis of time.
+fn ticks(report: &Report) -> Vec<(f64, String)> {
+    const STEPS_S: [f64; 11] = [
         0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0, 86_400.0,
     ];
-    let step = step
-        .into_iter()
-        .find(|step| end / step <= 10.0)
-        .unwrap_or(1e6);
-    let ticks = (0..=10).map(|number| {
-        (
-            f64::from(number) * step,
-            format!("{} s", f64::from(number) * step),
-        )
-    });
-    let ticks: Vec<(f64, String)> = ticks.collect();
-    for (title, mut curves, shown) in charts {
-        let is_flat = title == "Errors" && report.timeline.iter().all(|point| point.errors == 0);
-        curves.retain(|curve| curve.points.iter().any(|(_, value)| value.is_some()));
-        let chart = Chart {
-            title,
-            curves,
-            ticks: ticks.clone(),
-            shaded_to: Some(0.0),
-            shown,
-        };
-        let svg = chart.svg();
-        if !svg.is_empty() && !is_flat {
-            let _ = write!(page, "<h2>{title}</h2>{svg}");
-        }
-    }
+    let last = report.timeline.last();
+    let end = last.map_or(0.0, |point| (point.at_ms + point.length_ms) / 1e3);
+    let step = STEPS_S.into_iter().find(|step| end / step <= 10.0);
+    let step = step.unwrap_or(end / 10.0);
+    let places = (0..=10).map(|number| f64::from(number) * step);
+    places
+        .map(|place| (place, format!("{} s", trimmed(place, 1))))
+        .collect()
 }
 
 fn tcp(page: &mut String, report: &Report) {

@@ -81,6 +81,9 @@ pub(crate) async fn measure(
     for thread in &found {
         record.merge(&thread.record);
     }
+    if let Pace::Closed = plan.pace {
+        record.service = record.latency.clone();
+    }
     let measured_ns = match plan.extent {
         Extent::Messages(_) if !led.interrupted => record.last_ns.max(led.measure_ns + 1),
         _ => led.end_ns,

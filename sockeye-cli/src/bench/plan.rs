@@ -16,6 +16,7 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
     pub(crate) threads: usize,
     pub(crate) pace: Pace,
+    /// Of a message, as it is sent.
     pub(crate) size: usize,
     pub(crate) pipeline: usize,
     pub(crate) warmup: Duration,
@@ -84,14 +85,6 @@ impl Times {
 }
 
 impl Plan {
-    /// As it is sent.
-    pub(crate) fn message_bytes(&self) -> u64 {
-        match self.mode {
-            Mode::Http => self.cycle.period(),
-            Mode::Echo | Mode::Stream | Mode::Connect => self.size as u64,
-        }
-    }
-
     /// How long a connection may live. The first ones end at different times, or all would be opened anew at once.
     pub(crate) fn lifetime_ns(&self, index: usize) -> u64 {
         let Some(lifetime) = self.lifetime else {

@@ -257,6 +257,8 @@ pub(crate) struct Trial {
     pub(crate) value: Option<f64>,
     pub(crate) held: bool,
     pub(crate) valid: bool,
+    /// Whether it is the generator's fault that it is not valid.
+    pub(crate) by_generator: bool,
     /// Of the search, or of its confirmation.
     pub(crate) confirms: bool,
 }

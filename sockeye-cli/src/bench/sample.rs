@@ -342,6 +342,7 @@ pub(crate) fn find_max() -> Report {
         value: Some(value),
         held,
         valid: true,
+        by_generator: false,
         confirms,
     };
     report.found = Some(Found {

@@ -7,7 +7,7 @@ use crate::bench::measure::{Measured, Own};
 use crate::bench::plan::{Extent, Pace, Plan};
 use crate::bench::recorder::Record;
 use crate::bench::report::{
-    Asked, BothEnds, Connections, Cost, Latency, Loop, Pair, Report, Spread, TcpSummary,
+    Asked, BothEnds, Connections, Cost, Latency, Loop, Pair, Report, Spread, TcpSummary, Verdict,
 };
 use crate::bench::schedule::due_connections;
 use crate::bench::threshold::Threshold;
@@ -92,14 +92,13 @@ pub(crate) fn report(
     };
     let (invalid, warnings) = (evidence.invalid(), evidence.warnings());
     let errors = record.errors.iter();
+    let errors = errors.map(|(kind, count)| (kind.to_string(), *count));
+    let server = measured.server.as_ref();
     let mut report = Report {
         sockeye: env!("CARGO_PKG_VERSION").to_owned(),
         target: frame.target.to_owned(),
         mode,
-        loop_kind: match asked.rate_per_s {
-            Some(_) => Loop::Open,
-            None => Loop::Closed,
-        },
+        loop_kind: asked.rate_per_s.map_or(Loop::Closed, |_| Loop::Open),
         valid: invalid.is_empty(),
         invalid,
         warnings,
@@ -112,18 +111,13 @@ pub(crate) fn report(
         received_bytes: record.received_bytes,
         sent_bytes_per_s: record.sent_bytes as f64 / seconds,
         received_bytes_per_s: record.received_bytes as f64 / seconds,
-        errors: errors
-            .map(|(kind, count)| (kind.to_string(), *count))
-            .collect(),
+        errors: errors.collect(),
         latency: Latency::of(&record.latency),
         service: Latency::of(&record.service),
         connect: Latency::of(&record.connect),
         send_lag: asked.rate_per_s.map(|_| Latency::of(&record.send_lag)),
         own,
-        server: measured
-            .server
-            .as_ref()
-            .map(|threads| cost(threads, &measured)),
+        server: server.map(|threads| cost(threads, &measured)),
         tcp: tcp_summary(&record.tcp),
         timeline: timeline.points(),
         both_ends: frame.both_ends.then(|| both_ends(frame, record)),
@@ -131,11 +125,13 @@ pub(crate) fn report(
         found: None,
         asked,
     };
-    let verdicts = frame.fail_if.iter();
-    report.thresholds = verdicts
-        .map(|threshold| threshold.verdict(&report))
-        .collect();
+    report.thresholds = verdicts(&report, frame.fail_if);
     report
+}
+
+fn verdicts(report: &Report, fail_if: &[Threshold]) -> Vec<Verdict> {
+    let verdicts = fail_if.iter().map(|threshold| threshold.verdict(report));
+    verdicts.collect()
 }
 
 /// So many connections are shown with both their sockets.

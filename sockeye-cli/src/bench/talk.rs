@@ -107,7 +107,7 @@ impl<'a> Talk<'a> {
             under_way: VecDeque::new(),
             most: plan.pipeline,
             once: Once::No,
-            message_bytes: plan.message_bytes(),
+            message_bytes: plan.size as u64,
             owed: 0,
             sent: 0,
             reader: match plan.mode {

@@ -33,9 +33,9 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
     };
     let number = number.parse::<f64>().map(|number| number * factor);
     match number {
-        // Once in a day, and more than any loopback takes.
-        Ok(rate) if (1e-5..=1e9).contains(&rate) => Ok(rate),
-        Ok(_) => Err("a rate is from 0.00001 to 1000M per second".to_owned()),
+        // Once in a day, and more than any generator sends.
+        Ok(rate) if (1e-5..=1e7).contains(&rate) => Ok(rate),
+        Ok(_) => Err("a rate is from 0.00001 to 10M per second".to_owned()),
         Err(_) => Err(format!("'{text}' is not a rate; write 500, 20k or 1.5M")),
     }
 }

@@ -23,110 +23,135 @@ const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 90.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 10.0;
+const RIGHT: f64 = 20.0;
+
+/// Of a scale that is not logarithmic.
+const STEPS: u32 = 4;
+
 const CLASSES: [&str; 3] = ["a", "b", "c"];
 
 /// Above two decades only a logarithm shows the small values.
 const LOG_FROM: f64 = 100.0;
 
-impl Chart<'_> {
-    /// Nothing, if there is nothing to be drawn.
-    pub(super) fn svg(&self) -> String {
-        let values = || {
-            let points = self.curves.iter().flat_map(|curve| &curve.points);
-            points.filter_map(|(x, y)| Some((*x, (*y)?)))
+/// Where a value is drawn.
+struct Axes {
+    left: f64,
+    right: f64,
+    /// Of what is drawn: the logarithms, if it is logarithmic.
+    floor: f64,
+    ceiling: f64,
+    is_log: bool,
+}
+
+impl Axes {
+    /// `None` if there is nothing to be drawn.
+    fn around(curves: &[Curve]) -> Option<Self> {
+        let points = || {
+            let all = curves.iter().flat_map(|curve| &curve.points);
+            all.filter_map(|(x, y)| Some((*x, (*y)?)))
         };
-        let bounds = |value: fn(&(f64, f64)) -> f64| {
-            let all = || values().map(|point| value(&point));
-            (
-                all().fold(f64::MAX, f64::min),
-                all().fold(f64::MIN, f64::max),
-            )
-        };
-        let ((left, right), (low, high)) = (bounds(|point| point.0), bounds(|point| point.1));
-        if left > right {
-            return String::new();
-        }
+        let least = |value: fn((f64, f64)) -> f64| points().map(value).fold(f64::MAX, f64::min);
+        let most = |value: fn((f64, f64)) -> f64| points().map(value).fold(f64::MIN, f64::max);
+        let (low, high) = (least(|point| point.1), most(|point| point.1));
         let is_log = low > 0.0 && high / low > LOG_FROM;
-        let scale = |y: f64| {
-            if is_log {
-                y.max(f64::MIN_POSITIVE).log10()
-            } else {
-                y
-            }
-        };
         let (floor, ceiling) = if is_log {
             (low.log10().floor(), high.log10().ceil())
         } else {
-            (0.0, 4.0 * round_step(high / 4.0))
+            (0.0, f64::from(STEPS) * round_step(high / f64::from(STEPS)))
         };
-        let x = |value: f64| {
-            let share = (value - left) / (right - left).max(f64::MIN_POSITIVE);
-            LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - 20.0)
+        points().next()?;
+        Some(Self {
+            left: least(|point| point.0),
+            right: most(|point| point.0),
+            floor,
+            ceiling,
+            is_log,
+        })
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        let share = (value - self.left) / (self.right - self.left).max(f64::MIN_POSITIVE);
+        LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let value = match self.is_log {
+            true => value.max(f64::MIN_POSITIVE).log10(),
+            false => value,
         };
-        let y = |value: f64| {
-            let share = (scale(value) - floor) / (ceiling - floor).max(f64::MIN_POSITIVE);
-            HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+        let share = (value - self.floor) / (self.ceiling - self.floor).max(f64::MIN_POSITIVE);
+        HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+    }
+
+    /// The values at which there is a line across.
+    fn grid(&self) -> Vec<f64> {
+        if self.is_log {
+            let decades = (self.floor as i32)..=(self.ceiling as i32);
+            return decades.map(|decade| 10_f64.powi(decade)).collect();
+        }
+        let step = self.ceiling / f64::from(STEPS);
+        (0..=STEPS).map(|number| f64::from(number) * step).collect()
+    }
+}
+
+impl Chart<'_> {
+    /// Nothing, if there is nothing to be drawn.
+    pub(super) fn svg(&self) -> String {
+        let Some(axes) = Axes::around(&self.curves) else {
+            return String::new();
         };
         let mut svg = format!(
             "<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{0}'><title>{0}</title>",
             self.title
         );
-        if let Some(to) = self.shaded_to.filter(|to| *to > left) {
-            let height = HEIGHT - BOTTOM - TOP;
+        self.background(&mut svg, &axes);
+        let curves = || self.curves.iter().zip(CLASSES);
+        for (curve, class) in curves() {
             // Writing to a string cannot fail, here and below.
             let _ = write!(
                 svg,
-                "<rect class='warmup' x='{LEFT}' y='{TOP}' width='{:.1}' height='{height}'/>",
-                x(to) - LEFT
-            );
-        }
-        let steps = if is_log {
-            (ceiling - floor) as usize
-        } else {
-            4
-        };
-        for step in 0..=steps {
-            let share = floor + (ceiling - floor) * step as f64 / steps.max(1) as f64;
-            let value = if is_log { 10_f64.powf(share) } else { share };
-            let at = y(value).clamp(TOP, HEIGHT - BOTTOM);
-            let _ = write!(
-                svg,
-                "<line class='grid' x1='{LEFT}' x2='{:.0}' y1='{at:.1}' y2='{at:.1}'/><text x='{:.0}' y='{:.1}' text-anchor='end'>{}</text>",
-                WIDTH - 20.0,
-                LEFT - 8.0,
-                at + 4.0,
-                (self.shown)(value)
-            );
-        }
-        for (place, text) in self
-            .ticks
-            .iter()
-            .filter(|(place, _)| (left..=right).contains(place))
-        {
-            let _ = write!(
-                svg,
-                "<text x='{:.1}' y='{:.0}' text-anchor='middle'>{text}</text>",
-                x(*place),
-                HEIGHT - 6.0
-            );
-        }
-        for (curve, class) in self.curves.iter().zip(CLASSES) {
-            let _ = write!(
-                svg,
                 "<path class='curve {class}' d='{}'/>",
-                path(curve, &x, &y)
+                path(curve, &axes)
             );
         }
         svg.push_str("</svg><p class='soft'>");
-        for (curve, class) in self.curves.iter().zip(CLASSES) {
+        for (curve, class) in curves() {
+            let name = curve.name;
             let _ = write!(
                 svg,
-                "<span class='key {class}'>&#9644;</span> {} &nbsp; ",
-                curve.name
+                "<span class='key {class}'>&#9644;</span> {name} &nbsp; "
             );
         }
         svg.push_str("</p>");
         svg
+    }
+
+    /// The shade, the grid and what is written at the axes.
+    fn background(&self, svg: &mut String, axes: &Axes) {
+        if let Some(to) = self.shaded_to.filter(|to| *to > axes.left) {
+            let (width, height) = (axes.x(to) - LEFT, HEIGHT - BOTTOM - TOP);
+            let _ = write!(
+                svg,
+                "<rect class='warmup' x='{LEFT}' y='{TOP}' width='{width:.1}' height='{height}'/>"
+            );
+        }
+        for value in axes.grid() {
+            let (at, text) = (axes.y(value), (self.shown)(value));
+            let (end, before, baseline) = (WIDTH - RIGHT, LEFT - 8.0, at + 4.0);
+            let _ = write!(
+                svg,
+                "<line class='grid' x1='{LEFT}' x2='{end}' y1='{at:.1}' y2='{at:.1}'/>\
+                 <text x='{before}' y='{baseline:.1}' text-anchor='end'>{text}</text>"
+            );
+        }
+        let within = |place: &f64| (axes.left..=axes.right).contains(place);
+        for (place, text) in self.ticks.iter().filter(|(place, _)| within(place)) {
+            let (x, y) = (axes.x(*place), HEIGHT - 6.0);
+            let _ = write!(
+                svg,
+                "<text x='{x:.1}' y='{y}' text-anchor='middle'>{text}</text>"
+            );
+        }
     }
 }
 
@@ -141,18 +166,22 @@ fn round_step(least: f64) -> f64 {
     steps.find(|step| *step >= least).unwrap_or(10.0 * decade)
 }
 
-fn path(curve: &Curve, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
+fn path(curve: &Curve, axes: &Axes) -> String {
     let (mut path, mut pen_is_down) = (String::new(), false);
     for (place, value) in &curve.points {
         let Some(value) = value else {
             pen_is_down = false;
             continue;
         };
-        let (command, x, y) = (if pen_is_down { 'L' } else { 'M' }, x(*place), y(*value));
+        let (command, x, y) = (
+            if pen_is_down { 'L' } else { 'M' },
+            axes.x(*place),
+            axes.y(*value),
+        );
         let _ = write!(path, "{command}{x:.1} {y:.1}");
         if !pen_is_down {
             // A point alone is seen, too.
-            let _ = write!(path, "h2");
+            path.push_str("h2");
         }
         pen_is_down = true;
     }
