@@ -4,11 +4,11 @@ mod chart;
 
 use std::fmt::Write;
 
-use crate::bench::figure::{count, option, per_s, time, trimmed};
+use crate::bench::figure::{UNKNOWN, count, number, option, per_s, time, trimmed};
 use crate::bench::html::chart::{Chart, Curve};
 use crate::bench::report::{Latency, Point, Report, TcpPoint, TcpSummary};
 use crate::bench::text::{found_rate, load, timed, what};
-use crate::bench::threshold::shown_us;
+use crate::bench::threshold::{Threshold, shown_us};
 use crate::exit::escaped;
 
 /// Writes a value with its unit.
@@ -36,8 +36,10 @@ pub(crate) fn page(report: &Report) -> String {
         report.connections.asked
     );
     latencies(&mut page, report);
+    trials(&mut page, report);
     over_time(&mut page, report);
     tcp(&mut page, report);
+    pairs(&mut page, report);
     rest(&mut page, report);
     page.push_str("</body></html>\n");
     page
@@ -71,6 +73,37 @@ fn findings(page: &mut String, report: &Report) {
     if let Some(found) = &report.found {
         let _ = write!(page, "<p><strong>{}</strong></p>", safe(&found_rate(found)));
     }
+}
+
+/// Each rate that was tried, in the order of trying.
+fn trials(page: &mut String, report: &Report) {
+    let Some(found) = &report.found else { return };
+    let objective = found.objective.parse::<Threshold>().ok();
+    let shown = |value: Option<f64>| match (value, &objective) {
+        (None, _) => UNKNOWN.to_owned(),
+        (Some(value), Some(objective)) => objective.metric().shown(value),
+        (Some(value), None) => number(value),
+    };
+    let _ = write!(
+        page,
+        "<h2>What was tried</h2><div class='wide'><table><tr><th></th><th>messages per second</th><th>{}</th><th></th></tr>",
+        safe(&found.objective)
+    );
+    for trial in &found.trials {
+        let what = if trial.confirms { "confirm" } else { "try" };
+        let verdict = match (trial.held, trial.valid) {
+            (true, _) => "holds",
+            (false, true) => "does not hold",
+            (false, false) => "does not count",
+        };
+        let _ = write!(
+            page,
+            "<tr><td>{what}</td><td>{}</td><td>{}</td><td>{verdict}</td></tr>",
+            count(trial.rate_per_s.round() as u64),
+            safe(&shown(trial.value))
+        );
+    }
+    page.push_str("</table></div>");
 }
 
 fn latencies(page: &mut String, report: &Report) {
@@ -269,6 +302,45 @@ fn tcp(page: &mut String, report: &Report) {
     page.push_str("</table></div>");
 }
 
+/// A few connections, with both their sockets.
+fn pairs(page: &mut String, report: &Report) {
+    let pairs = report.both_ends.as_ref().map(|ends| &ends.pairs);
+    let Some(pairs) = pairs.filter(|pairs| !pairs.is_empty()) else {
+        return;
+    };
+    page.push_str(
+        "<h2>Both sockets of some connections</h2><div class='wide'><table><tr><th></th><th></th><th>state</th><th>RTT</th>\
+         <th>least RTT</th><th>window</th><th>segments</th><th>sent again</th></tr>",
+    );
+    for pair in pairs {
+        for (side, socket, tcp) in [
+            ("our side", &pair.client, &pair.client_tcp),
+            ("the server's side", &pair.server, &pair.server_tcp),
+        ] {
+            let state = tcp["state"].as_str().unwrap_or(UNKNOWN);
+            let known = |field: &str| tcp[field].as_u64();
+            let us = |field: &str| time(known(field).map(|us| us as f64));
+            let plain = |field: &str| known(field).map_or_else(|| UNKNOWN.to_owned(), count);
+            let cells = [
+                state.to_owned(),
+                us("rtt_us"),
+                us("min_rtt_us"),
+                plain("snd_cwnd"),
+                plain("data_segs_out"),
+                plain("total_retrans"),
+            ];
+            let cells = cells.map(|cell| format!("<td>{}</td>", safe(&cell)));
+            let _ = write!(
+                page,
+                "<tr><td>{side}</td><td>{}</td>{}</tr>",
+                safe(socket),
+                cells.concat()
+            );
+        }
+    }
+    page.push_str("</table></div>");
+}
+
 fn rest(page: &mut String, report: &Report) {
     page.push_str("<h2>CPU, errors and what was asked for</h2><div class='wide'><table>");
     let mut row = |name: &str, value: &str| {
@@ -329,6 +401,24 @@ mod tests {
         let page = page(&sample::invalid());
         let place = |text: &str| page.find(text).expect("there");
         assert!(place("<strong>invalid") < place("answered"));
+    }
+
+    #[test]
+    fn a_search_shows_its_trials_and_both_ends_their_sockets() {
+        let page_of_search = page(&sample::find_max());
+        assert!(
+            page_of_search
+                .contains("<td>try</td><td>88,000</td><td>7.10 ms</td><td>does not hold</td>")
+        );
+        assert!(
+            page_of_search
+                .contains("<td>confirm</td><td>84,000</td><td>2.30 ms</td><td>holds</td>")
+        );
+        let page_of_both = page(&sample::both_ends());
+        assert!(
+            page_of_both.contains("<td>127.0.0.1:41000</td><td>established</td><td>31.0 µs</td>")
+        );
+        assert!(!page(&sample::open_loop()).contains("Both sockets"));
     }
 
     #[test]
