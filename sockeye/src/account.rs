@@ -240,6 +240,8 @@ const RESET: u8 = 8;
 const LOST: u8 = 16;
 /// TLS ended without close_notify.
 const TRUNCATED: u8 = 32;
+/// The service wants a reset.
+const RESET_WANTED: u8 = 64;
 
 /// Where the stream is: out with the [`Conn`], or handed back.
 enum Slot {
@@ -322,6 +324,7 @@ impl Record {
             _ if self.has(RESET) => CloseReason::Reset,
             _ if self.has(LOST) => CloseReason::PeerLost,
             _ if self.has(TRUNCATED) => CloseReason::Truncated,
+            _ if self.has(RESET_WANTED) => CloseReason::ResetSent,
             Err(error) => return (CloseReason::Error, Some(error)),
             Ok(()) if self.has(PEER_FIN) && !self.has(FIN_BEFORE_PEER) => CloseReason::PeerClosed,
             Ok(()) => CloseReason::Finished,
@@ -337,6 +340,10 @@ impl Record {
     /// Whether there is nobody left to close in good order for.
     pub(crate) fn peer_is_gone(&self) -> bool {
         self.has(RESET | LOST)
+    }
+
+    pub(crate) fn want_reset(&self) {
+        self.flag(RESET_WANTED);
     }
 
     pub(crate) fn fin_seen(&self) {

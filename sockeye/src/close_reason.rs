@@ -36,13 +36,15 @@ pub enum CloseReason {
     Error,
     /// The service panicked.
     Panic,
+    /// The service broke it off with a reset: [`Conn::abort`](crate::Conn::abort).
+    ResetSent,
     /// The server was shut down before the connection was over.
     Aborted,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PeerClosed,
         Self::Finished,
         Self::Reset,
@@ -58,6 +60,7 @@ impl CloseReason {
         Self::Lifetime,
         Self::Error,
         Self::Panic,
+        Self::ResetSent,
         Self::Aborted,
     ];
 
@@ -79,6 +82,7 @@ impl CloseReason {
             Self::Lifetime => "lifetime",
             Self::Error => "error",
             Self::Panic => "panic",
+            Self::ResetSent => "reset_sent",
             Self::Aborted => "aborted",
         }
     }
@@ -89,7 +93,7 @@ impl CloseReason {
 
     /// Whether the peer is to learn of it by a reset.
     pub(crate) fn is_abrupt(self) -> bool {
-        matches!(self, Self::Panic | Self::Aborted)
+        matches!(self, Self::Panic | Self::ResetSent | Self::Aborted)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -65,6 +66,22 @@ impl Conn {
         self.stream.as_ref().expect("held until the drop")
     }
 
+    /// Sends from a file, see [`Stream::poll_send_file`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: &mut u64,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let sent = ready!(self.stream().poll_send_file(cx, file, offset, most));
+        Poll::Ready(self.record.wrote(sent))
+    }
+
     /// What the kernel knows about the connection: see [`Stream::tcp_info`].
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         self.stream().tcp_info()
@@ -73,6 +90,12 @@ impl Conn {
     /// Tells when the server drains, so that a service which waits for a next request can end instead.
     pub fn drain_signal(&self) -> DrainSignal {
         DrainSignal::new(self.record.core.phase())
+    }
+
+    /// Has the connection end with a reset when its service has ended, and not in good order: the peer sees that it was broken
+    /// off (RFC 9293, ABORT), and what it has not read yet is lost. A Unix socket has no such thing; it is closed.
+    pub fn abort(&mut self) {
+        self.record.want_reset();
     }
 
     fn parts(&mut self) -> (Pin<&mut Stream>, &Record) {

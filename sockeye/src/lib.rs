@@ -117,7 +117,7 @@ pub use close_reason::CloseReason;
 pub use conn::Conn;
 pub use deadline::Timeouts;
 pub use listener::{Keepalive, SocketOptions};
-pub use server::{Server, raise_descriptor_limit};
+pub use server::{Server, inherited_descriptor, raise_descriptor_limit};
 pub use service::{Service, ServiceFn, service_fn};
 pub use shutdown::Handle;
 pub use stream::{DELIVERY, Stream};

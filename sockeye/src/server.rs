@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::service::Service;
 use crate::shared::Core;
 use crate::shutdown::{Handle, Phase, Summary};
 use crate::stats::{Listening, Observer};
+use crate::sys;
 #[cfg(feature = "tls")]
 use crate::tls;
 
@@ -296,6 +298,23 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     // The copy is closed at once; the table stays. That the limit leaves no room for it is no failure of raising it.
     drop(fcntl_dupfd_cloexec(&any, last as i32));
     Ok(limit.current)
+}
+
+/// Takes a descriptor that the process was started with, by its number, as a supervisor hands one over. It is closed when
+/// what is returned is dropped, and programs that are started later do not get it.
+///
+/// Call this first of all, once for each number: what was opened by then is what the process was started with. Later the
+/// number could be that of a descriptor which somebody else in this process owns, and closes.
+///
+/// # Errors
+///
+/// `EBADF` if there is no such descriptor; `InvalidInput` for 0, 1 and 2, which belong to the standard streams.
+pub fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        let text = "the standard streams are not handed over";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    sys::inherited_descriptor(number)
 }
 
 /// The largest descriptor table that is made in advance.

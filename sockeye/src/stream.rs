@@ -3,11 +3,12 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::fs::sendfile;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::addr::Addr;
@@ -115,6 +116,49 @@ impl Stream {
                 Ok(flushed) => return flushed,
                 Err(_) if self.sent() > sent => {}
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    /// Whether [`Stream::poll_send_file`] can be used: over TLS the bytes have to be encrypted here first.
+    pub fn can_send_file(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
+    /// Sends from a file without the bytes passing through this process (sendfile(2)): from `offset` on, which is moved
+    /// by what was sent, `most` bytes at most. Ready with how many there were; 0 is the end of the file.
+    ///
+    /// Bytes that are not in the page cache are read from the disk meanwhile, and the thread waits for that: keep `most`
+    /// to what a disk reads in a moment. Whoever does not ignore SIGPIPE, as every Rust program does by itself, is ended by it
+    /// when the peer has closed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket and of the file; `Unsupported` over TLS, see [`Stream::can_send_file`].
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: &mut u64,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut send = || Ok(sendfile(self, file, Some(&mut *offset), most)?);
+            let sent = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, &mut send)
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, &mut send)
+                }
+                #[cfg(feature = "tls")]
+                Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
             }
         }
     }

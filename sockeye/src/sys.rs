@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Reads the kernel's `struct tcp_info` into `buffer` and says how many bytes of it the kernel filled.
 ///
@@ -44,4 +44,15 @@ pub(crate) fn bind_address_no_port(fd: BorrowedFd<'_>) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Takes a descriptor that the process was started with, and keeps it from programs that are started later
+/// (`FD_CLOEXEC`).
+pub(crate) fn inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_SETFD takes any number, and fails with EBADF if it is no open descriptor.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the contract of the caller, see `inherited_descriptor` of the library, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -185,3 +185,20 @@ async fn a_connection_that_only_lingers_is_finished_when_the_server_is_aborted()
     assert!(close.has_tcp_info);
     assert_eq!(server.ended().await.cut(), 0);
 }
+
+#[tokio::test]
+async fn a_service_that_breaks_off_resets_its_connection() {
+    let service = service_fn(async |mut conn: Conn| {
+        conn.write_all(b"half an ans").await?;
+        conn.abort();
+        Ok(())
+    });
+    let mut server = Running::start(loopback(), service);
+    let mut client = server.connect().await;
+    let error = soon(client.read_to_end(&mut Vec::new()))
+        .await
+        .expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(server.next_close().await.reason, CloseReason::ResetSent);
+    server.stop().await;
+}

@@ -1,6 +1,9 @@
+use std::future::poll_fn;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sockeye::{CloseReason, Service, services};
+use sockeye::{CloseReason, Conn, Service, service_fn, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Running, loopback, soon};
@@ -112,4 +115,35 @@ async fn time_sends_the_seconds_since_1900_in_four_bytes() {
     // 70 years with 17 leap days lie between 1900 and 1970.
     let expected = (now.as_secs() + (70 * 365 + 17) * 86_400) as u32;
     assert!(expected.wrapping_sub(seconds) < 30);
+}
+
+#[tokio::test]
+async fn a_file_is_sent_by_the_kernel_from_anywhere_to_its_end_and_counted() {
+    const BYTES: usize = 5_000_000;
+    let bytes: Vec<u8> = (0..BYTES).map(|place| (place % 251) as u8).collect();
+    let mut file = tempfile::tempfile().expect("a file");
+    std::io::Write::write_all(&mut file, &bytes).expect("written");
+    let file = Arc::new(file);
+    let service = service_fn(move |mut conn: Conn| {
+        let file = Arc::clone(&file);
+        async move {
+            let mut offset = 10;
+            loop {
+                let sent =
+                    poll_fn(|cx| conn.poll_send_file(cx, file.as_fd(), &mut offset, 1 << 20));
+                if sent.await? == 0 {
+                    assert_eq!(offset, BYTES as u64);
+                    return Ok(());
+                }
+            }
+        }
+    });
+    let mut server = Running::start(loopback(), service);
+    let mut client = server.connect().await;
+    let mut came = Vec::new();
+    soon(client.read_to_end(&mut came)).await.expect("read");
+    assert!(came == bytes[10..]);
+    drop(client);
+    assert_eq!(server.next_close().await.bytes_out, (BYTES - 10) as u64);
+    server.stop().await;
 }
