@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod bench;
 pub(crate) mod connect;
+pub(crate) mod manual;
 pub(crate) mod quantity;
 pub(crate) mod securing;
 pub(crate) mod send_proxy;
@@ -15,6 +16,7 @@ use colorchoice_clap::Color;
 
 use crate::cli::bench::Bench;
 use crate::cli::connect::Connect;
+use crate::cli::manual::{Completions, Man};
 use crate::cli::serve::Serve;
 
 /// Examples stand before the usage: they are what a newcomer reads.
@@ -55,4 +57,6 @@ pub(crate) enum Verb {
     Serve(Serve),
     Connect(Connect),
     Bench(Box<Bench>),
+    Completions(Completions),
+    Man(Man),
 }

@@ -6,6 +6,7 @@ mod cli;
 
 mod bench;
 mod connect;
+mod manual;
 mod serve;
 
 mod address;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Connect(arguments) => connect::run(arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Completions(arguments) => manual::completions(&arguments),
+        Verb::Man(arguments) => manual::man(&arguments),
     };
     match ended {
         Ok(code) => code.into(),

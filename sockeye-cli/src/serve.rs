@@ -1,12 +1,16 @@
 //! `sockeye serve`: many clients, a service for each.
 
 mod events;
+mod files;
 mod holder;
+mod mirror;
+mod ready;
 mod refusals;
 mod reload;
 mod reporter;
 mod signals;
 mod sources;
+mod web;
 
 use std::num::NonZeroUsize;
 use std::process;
@@ -26,20 +30,28 @@ use crate::cli::serve::{Serve, Service};
 use crate::cli::time::Timeout;
 use crate::exit::{Code, Failure};
 use crate::serve::events::Event;
+use crate::serve::files::{Files, Settings};
+use crate::serve::mirror::Mirror;
+use crate::serve::ready::Ready;
 use crate::serve::reload::Reload;
+use crate::serve::reporter::Reporter;
 use crate::serve::sources::{RulesSource, Tls};
+use crate::serve::web::Web;
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
 
 pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
-    // First of all: there are no other threads yet. Without it fewer connections fit, and no more than that.
+    // Before anything else is opened.
+    let ready = Ready::new(&arguments)?;
+    // There are no other threads yet. Without it fewer connections fit, and no more than that.
     let _ = sockeye::raise_descriptor_limit();
+    let service = Chosen::of(&arguments)?;
     let rules = RulesSource::new(&arguments);
     let tls = Tls::load(&arguments)?;
     let (server, over_tls) = configure(&arguments, &rules, tls.as_ref())?;
     let (handle, drain) = (server.handle(), arguments.drain);
     let shown = tls.as_ref().map_or_else(Vec::new, |tls| tls.shown.clone());
-    let (reporter, writers) = reporter::start(&arguments, over_tls, shown, {
+    let (reporter, writers) = reporter::start(&arguments, over_tls, shown, ready, {
         let handle = handle.clone();
         // As after a signal: nobody looks on any more, but the clients are still there.
         move || handle.drain(drain)
@@ -56,7 +68,7 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     let workers = arguments
         .workers
         .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-    let served = serve(server, workers, arguments.service);
+    let served = serve(server, workers, service, &reporter);
     let interrupted = signals.end();
     reporter.last_refused();
     if let Ok(summary) = &served {
@@ -76,13 +88,65 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     ended
 }
 
-fn serve(server: Server, workers: NonZeroUsize, service: Service) -> Result<Summary, ServeError> {
+/// A service, ready to be used.
+enum Chosen {
+    Echo,
+    Discard,
+    Chargen,
+    Daytime,
+    Time,
+    Files(Files),
+    Http(Mirror),
+}
+
+impl Chosen {
+    fn of(arguments: &Serve) -> Result<Self, Failure> {
+        if let Some((option, service)) = arguments.misplaced() {
+            let (given, taken) = (arguments.service.name(), service.name());
+            return Err(
+                Failure::usage(anyhow!("{option} means nothing to '{given}'"))
+                    .with_hint(format!("it is for 'serve {taken}'")),
+            );
+        }
+        Ok(match arguments.service {
+            Service::Files => {
+                let settings = Settings {
+                    folder: arguments.path.clone().unwrap_or_else(|| ".".into()),
+                    index: arguments.index,
+                    spa: arguments.spa.clone(),
+                    upload_bytes: arguments.upload.then_some(arguments.upload_limit),
+                };
+                let folder = settings.folder.display().to_string();
+                Self::Files(Files::new(settings).map_err(|error| {
+                    Failure::usage(anyhow!(error).context(format!("cannot serve {folder}")))
+                })?)
+            }
+            Service::Http => Self::Http(Mirror {
+                echo: arguments.echo,
+            }),
+            Service::Echo => Self::Echo,
+            Service::Discard => Self::Discard,
+            Service::Chargen => Self::Chargen,
+            Service::Daytime => Self::Daytime,
+            Service::Time => Self::Time,
+        })
+    }
+}
+
+fn serve(
+    server: Server,
+    workers: NonZeroUsize,
+    service: Chosen,
+    reporter: &Arc<Reporter>,
+) -> Result<Summary, ServeError> {
     match service {
-        Service::Echo => server.run(workers, services::echo()),
-        Service::Discard => server.run(workers, services::discard()),
-        Service::Chargen => server.run(workers, services::chargen()),
-        Service::Daytime => server.run(workers, services::daytime()),
-        Service::Time => server.run(workers, services::time()),
+        Chosen::Files(files) => server.run(workers, Web::new(files, Arc::clone(reporter))),
+        Chosen::Http(mirror) => server.run(workers, Web::new(mirror, Arc::clone(reporter))),
+        Chosen::Echo => server.run(workers, services::echo()),
+        Chosen::Discard => server.run(workers, services::discard()),
+        Chosen::Chargen => server.run(workers, services::chargen()),
+        Chosen::Daytime => server.run(workers, services::daytime()),
+        Chosen::Time => server.run(workers, services::time()),
     }
 }
 
@@ -184,7 +248,10 @@ fn timeouts(arguments: &Serve) -> Timeouts {
     timeouts.proxy_header = arguments.handshake_timeout;
     timeouts.handshake = arguments.handshake_timeout;
     timeouts.first_byte = given(arguments.first_byte_timeout);
-    timeouts.idle = given(arguments.idle_timeout);
+    timeouts.idle = match arguments.idle_timeout {
+        Some(timeout) => timeout.0,
+        None => arguments.service.default_idle_timeout(),
+    };
     timeouts.lifetime = given(arguments.max_lifetime);
     timeouts
 }

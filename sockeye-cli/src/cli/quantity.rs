@@ -1,7 +1,17 @@
 //! Sizes and rates on the command line.
 
-/// `64`, `64B`, `16KiB` or `16k`, `1MiB` or `1m`: bytes, always in powers of 1024.
+/// `64`, `64B`, `16KiB` or `16k`, `1MiB` or `1m`: bytes of a message, always in powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes if bytes <= MOST_BYTES => Ok(bytes as usize),
+        _ => Err("a message has 1 GiB at most".to_owned()),
+    }
+}
+
+const MOST_BYTES: u64 = 1 << 30;
+
+/// As [`bytes`], without a limit.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is not a size; write 64, 16KiB or 1MiB");
     let digits = text.find(|c: char| !c.is_ascii_digit());
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
@@ -10,16 +20,12 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         "k" | "kib" => 10,
         "m" | "mib" => 20,
         "g" | "gib" => 30,
+        "t" | "tib" => 40,
         _ => return Err(wrong()),
     };
-    let number: usize = number.parse().map_err(|_| wrong())?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if bytes <= MOST_BYTES => Ok(bytes),
-        _ => Err("a message has 1 GiB at most".to_owned()),
-    }
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
-
-const MOST_BYTES: usize = 1 << 30;
 
 /// `500`, `0.5`, `20k`, `1.5M`: per second.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {

@@ -10,18 +10,22 @@ use sockeye::rules::TrustedProxies;
 
 use crate::cli::TEMPLATE;
 use crate::cli::admission::{handshakes, rate, trusted_proxies};
+use crate::cli::quantity::size;
 use crate::cli::time::{Timeout, duration, positive, timeout};
 use crate::cli::tls_values::{TlsVersion, protocol};
 
 const ADMISSION: &str = "Who is let in";
 const TLS: &str = "TLS";
+const FILES: &str = "Service: files";
+const HTTP: &str = "Service: http";
+const SCRIPTS: &str = "For scripts";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
   sockeye serve                              echo on 127.0.0.1:7000
   sockeye serve daytime -l :7013             the date, to whoever connects, IPv4 and IPv6
-  sockeye serve -l 127.0.0.1:0 -l unix:/tmp/echo.sock
-  sockeye serve discard --max-connections 100 --idle-timeout 30s
+  sockeye serve files DIR -l :8080 --index   a folder over HTTP, for a browser or curl
+  sockeye serve http -l 127.0.0.1:8080       tells HTTP clients what they have sent
   sockeye serve -l :7443 --tls-cert chain.pem --tls-key key.pem --rate 10/s
   sockeye serve --json | jq .                every event as one JSON object a line
 
@@ -43,6 +47,10 @@ pub(crate) struct Serve {
     #[arg(value_enum, default_value_t = Service::Echo)]
     pub(crate) service: Service,
 
+    /// The folder of 'files' [default: the current one]
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+
     /// Where to listen: HOST:PORT, :PORT, [::1]:PORT, unix:PATH; may be repeated [default: 127.0.0.1:7000]
     ///
     /// :PORT is every interface, IPv6 and IPv4. Port 0 takes a free one, which is printed. With a certificate clients
@@ -61,10 +69,10 @@ pub(crate) struct Serve {
     /// Open connections from one source; more are refused [default: 1000, loopback without limit]
     ///
     /// A source is an IPv4 address or an IPv6 /64. A number given here holds for loopback, too; 0 is no limit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) max_per_source: Option<usize>,
 
-    /// Close a connection on which nothing moves for so long [default: off]
+    /// Close a connection on which nothing moves for so long [default: off; files 1m, http 10m]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) idle_timeout: Option<Timeout>,
 
@@ -185,6 +193,40 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s", hide_short_help = true, help_heading = TLS)]
     pub(crate) handshake_timeout: Duration,
 
+    /// List folders that have no index.html; as JSON for who sends 'Accept: application/json'
+    #[arg(long, hide_short_help = true, help_heading = FILES)]
+    pub(crate) index: bool,
+
+    /// Answer with this file of the folder where there is none, as pages with a router of their own need it
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = FILES)]
+    pub(crate) spa: Option<PathBuf>,
+
+    /// Take files: PUT puts one in its place, a form puts new ones into a folder. Whoever can connect may
+    #[arg(long, hide_short_help = true, help_heading = FILES)]
+    pub(crate) upload: bool,
+
+    /// The largest upload
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB", requires = "upload", hide_short_help = true, help_heading = FILES)]
+    pub(crate) upload_limit: u64,
+
+    /// Answer with the body of the request and nothing else
+    #[arg(long, hide_short_help = true, help_heading = HTTP)]
+    pub(crate) echo: bool,
+
+    /// Write the addresses to this descriptor, one a line, when they accept, and close it
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = SCRIPTS)]
+    pub(crate) ready_fd: Option<i32>,
+
+    /// Write the addresses to this file, one a line, when they accept; it is removed at the end
+    ///
+    /// It appears whole: who sees it can read it. Waiting for it is 'until [ -e FILE ]; do sleep 0.1; done'.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = SCRIPTS)]
+    pub(crate) ready_file: Option<PathBuf>,
+
+    /// Write the process ID to this file; it is removed at the end
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = SCRIPTS)]
+    pub(crate) pid_file: Option<PathBuf>,
+
     /// Events on stdout, one JSON object a line (docs/events.md)
     #[arg(long)]
     pub(crate) json: bool,
@@ -198,7 +240,7 @@ pub(crate) struct Serve {
     pub(crate) quiet: bool,
 }
 
-/// The services of the early Internet.
+/// What is done with a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Service {
     /// Send back what comes (RFC 862)
@@ -211,6 +253,10 @@ pub(crate) enum Service {
     Daytime,
     /// Send the time as 4 bytes (RFC 868)
     Time,
+    /// Files of a folder, over HTTP
+    Files,
+    /// Tell HTTP clients what they have sent
+    Http,
 }
 
 impl Service {
@@ -221,11 +267,39 @@ impl Service {
             Self::Chargen => "chargen",
             Self::Daytime => "daytime",
             Self::Time => "time",
+            Self::Files => "files",
+            Self::Http => "http",
+        }
+    }
+
+    /// A browser that takes nothing of a file for so long has gone to sleep; the mirror can be asked to wait for longer.
+    pub(crate) fn default_idle_timeout(self) -> Option<Duration> {
+        match self {
+            Self::Files => Some(Duration::from_secs(60)),
+            Self::Http => Some(Duration::from_secs(600)),
+            _ => None,
         }
     }
 }
 
 impl Serve {
+    /// An option of another service than this one, and which that is.
+    pub(crate) fn misplaced(&self) -> Option<(&'static str, Service)> {
+        let given = [
+            ("PATH", self.path.is_some(), Service::Files),
+            ("--index", self.index, Service::Files),
+            ("--spa", self.spa.is_some(), Service::Files),
+            ("--upload", self.upload, Service::Files),
+            ("--echo", self.echo, Service::Http),
+        ];
+        let mut misplaced = given
+            .into_iter()
+            .filter(|(_, given, service)| *given && *service != self.service);
+        misplaced
+            .next()
+            .map(|(option, _, service)| (option, service))
+    }
+
     /// The first option that means nothing without TLS.
     pub(crate) fn tls_option(&self) -> Option<&'static str> {
         let given = [

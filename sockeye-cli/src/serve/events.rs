@@ -44,6 +44,7 @@ pub(crate) enum Event {
         reasons: BTreeMap<&'static str, u64>,
     },
     Handshake(Box<Handshake>),
+    Request(Box<Requested>),
     Close(Box<Close>),
     AcceptError {
         listener: String,
@@ -72,6 +73,10 @@ pub(crate) enum Event {
     Dropped {
         events: u64,
     },
+    /// Somebody who waits for us cannot be told.
+    NotReady {
+        error: String,
+    },
 }
 
 /// What a connection went through before its service.
@@ -86,6 +91,22 @@ pub(crate) struct Handshake {
     pub(super) proxy_header: Option<ProxyHeader>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<Tls>,
+}
+
+/// A request and its answer, over HTTP.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Requested {
+    pub(super) id: u64,
+    pub(super) peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client: Option<String>,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) status: u16,
+    pub(super) body_bytes: u64,
+    pub(super) duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user_agent: Option<String>,
 }
 
 /// How a connection ended.
@@ -218,6 +239,7 @@ impl Event {
                 format!("refused {count} more: {}", listed(reasons))
             }
             Self::Handshake(handshake) => handshake.text(),
+            Self::Request(request) => request.text(),
             Self::Close(close) => close.text(),
             Self::Certificate {
                 certificate,
@@ -253,6 +275,7 @@ impl Event {
                     counters.accepted
                 )
             }
+            Self::NotReady { error } => format!("warning: {error}"),
             Self::Dropped { events } => format!("{events} lines dropped: their reader is too slow"),
         }
     }
@@ -265,13 +288,14 @@ impl Event {
                 | Self::Refuse { .. }
                 | Self::Refused { .. }
                 | Self::Handshake(_)
+                | Self::Request(_)
                 | Self::Close(_)
         )
     }
 
     pub(super) fn is_error(&self) -> bool {
         match self {
-            Self::AcceptError { .. } => true,
+            Self::AcceptError { .. } | Self::NotReady { .. } => true,
             Self::Reload(reload) => reload.error.is_some(),
             Self::Certificate { warning, .. } => warning.is_some(),
             _ => false,
@@ -304,6 +328,24 @@ impl Handshake {
             whom(&self.peer, &self.client),
             self.duration_ms,
             said.join("; ")
+        )
+    }
+}
+
+impl Requested {
+    fn text(&self) -> String {
+        let status = match self.status {
+            0 => "not answered".to_owned(),
+            status => status.to_string(),
+        };
+        format!(
+            "request {} from {}: {} {} {status}, {} bytes after {} ms",
+            self.id,
+            whom(&self.peer, &self.client),
+            self.method,
+            self.target,
+            self.body_bytes,
+            self.duration_ms
         )
     }
 }

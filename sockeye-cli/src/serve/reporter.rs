@@ -12,6 +12,7 @@ use crate::cli::serve::Serve;
 use crate::exit::escaped;
 use crate::output::{Lines, Writer, talk};
 use crate::serve::events::{Close, Event, Handshake, millis};
+use crate::serve::ready::Ready;
 use crate::serve::refusals::Refusals;
 use crate::serve::sources::Shown;
 use crate::session::{ProxyHeader, Tls};
@@ -22,6 +23,7 @@ pub(crate) struct Reporter {
     /// Which listeners speak TLS, and what they show.
     tls: Vec<bool>,
     shown: Vec<Shown>,
+    ready: Mutex<Ready>,
     refusals: Mutex<Refusals>,
     json: Option<Lines<(SystemTime, Event)>>,
     text: Lines<Event>,
@@ -60,6 +62,7 @@ pub(crate) fn start(
     arguments: &Serve,
     tls: Vec<bool>,
     shown: Vec<Shown>,
+    ready: Ready,
     unread: impl FnOnce() + Send + 'static,
 ) -> io::Result<(Reporter, Writers)> {
     let dropped = |events| Event::Dropped { events };
@@ -89,6 +92,7 @@ pub(crate) fn start(
         service: arguments.service.name(),
         tls,
         shown,
+        ready: Mutex::new(ready),
         refusals: Mutex::default(),
         json,
         text,
@@ -117,7 +121,7 @@ impl Reporter {
     }
 
     /// Whether anybody is told of single connections: making the text costs on every one.
-    fn wants_connections(&self) -> bool {
+    pub(crate) fn wants_connections(&self) -> bool {
         self.json.is_some() || self.wants == Wants::Everything
     }
 
@@ -163,6 +167,10 @@ impl Observer for Reporter {
             });
         }
         self.certificates(self.shown.clone());
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in ready.announce(event.addresses) {
+            self.report(Event::NotReady { error });
+        }
     }
 
     fn accept(&self, event: &Accepted<'_>) {

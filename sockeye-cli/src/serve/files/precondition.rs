@@ -1,0 +1,179 @@
+//! Whether a request wants what there is (RFC 9110, section 13). Pure.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use headers::{
+    ETag, HeaderMapExt, IfMatch, IfModifiedSince, IfNoneMatch, IfRange, IfUnmodifiedSince,
+    LastModified,
+};
+use http::HeaderMap;
+use http::header::{IF_NONE_MATCH, RANGE};
+
+use crate::serve::files::range::{Parts, parts};
+use crate::serve::files::tree::About;
+
+/// By what a client tells one state of a file from another.
+#[derive(Clone, Debug)]
+pub(crate) struct Validators {
+    pub(crate) etag: ETag,
+    pub(crate) modified: SystemTime,
+}
+
+/// What is to be answered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    Send(Parts),
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+}
+
+impl Validators {
+    /// From time and size, to the nanosecond: a file that is written anew has another one.
+    pub(crate) fn of(about: &About) -> Self {
+        let since = about
+            .modified
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let etag = format!("\"{:x}-{:x}\"", since.as_nanos(), about.bytes);
+        Self {
+            etag: etag
+                .parse()
+                .unwrap_or_else(|_| unreachable!("only hexadecimal digits")),
+            modified: about.modified,
+        }
+    }
+
+    /// For a request that gets something: GET or HEAD.
+    pub(crate) fn verdict(&self, headers: &HeaderMap, length: u64, is_get: bool) -> Verdict {
+        if !self.matches(headers) {
+            return Verdict::Failed;
+        }
+        let not_modified = match headers.typed_get::<IfNoneMatch>() {
+            Some(tags) => !tags.precondition_passes(&self.etag),
+            // A date counts only where no tags are named, even if those cannot be read.
+            None if headers.contains_key(IF_NONE_MATCH) => false,
+            None => headers
+                .typed_get::<IfModifiedSince>()
+                .is_some_and(|since| !since.is_modified(self.modified)),
+        };
+        if not_modified {
+            return Verdict::NotModified;
+        }
+        let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
+        let last_modified = LastModified::from(self.modified);
+        let still_that = headers
+            .typed_get::<IfRange>()
+            .is_none_or(|range| !range.is_modified(Some(&self.etag), Some(&last_modified)));
+        // A range of something that has no body is nothing.
+        Verdict::Send(match range {
+            Some(range) if is_get && still_that => parts(range, length),
+            _ => Parts::All,
+        })
+    }
+
+    /// For a request that puts something in its place.
+    pub(crate) fn passes_for_change(&self, headers: &HeaderMap) -> bool {
+        let none_match = headers.typed_get::<IfNoneMatch>();
+        self.matches(headers) && none_match.is_none_or(|tags| tags.precondition_passes(&self.etag))
+    }
+
+    /// Whether it is what the client thinks it is.
+    fn matches(&self, headers: &HeaderMap) -> bool {
+        match headers.typed_get::<IfMatch>() {
+            Some(tags) => tags.precondition_passes(&self.etag),
+            None => headers
+                .typed_get::<IfUnmodifiedSince>()
+                .is_none_or(|since| since.precondition_passes(self.modified)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "lists of one range are meant"
+)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const ETAG: &str = "\"7e8-64\"";
+    const DATE: &str = "Thu, 01 Jan 1970 00:00:02 GMT";
+    const BEFORE: &str = "Thu, 01 Jan 1970 00:00:01 GMT";
+    const AFTER: &str = "Thu, 01 Jan 1970 00:00:03 GMT";
+
+    fn verdict(given: &[(&'static str, &str)]) -> Verdict {
+        let about = About {
+            bytes: 100,
+            // More than a date can tell.
+            modified: UNIX_EPOCH + Duration::from_nanos(2024) + Duration::from_secs(0),
+        };
+        let validators = Validators {
+            modified: UNIX_EPOCH + Duration::from_millis(2500),
+            ..Validators::of(&about)
+        };
+        assert_eq!(validators.etag, ETAG.parse().expect("a tag"));
+        let headers: HeaderMap = given
+            .iter()
+            .map(|(name, value)| {
+                let value = HeaderValue::from_str(value).expect("a value");
+                (HeaderName::from_static(name), value)
+            })
+            .collect();
+        validators.verdict(&headers, 100, true)
+    }
+
+    const ALL: Verdict = Verdict::Send(Parts::All);
+
+    #[test]
+    fn each_precondition_alone() {
+        for (name, value, expected) in [
+            ("if-none-match", ETAG, Verdict::NotModified),
+            ("if-none-match", "\"x\", W/\"7e8-64\"", Verdict::NotModified),
+            ("if-none-match", "*", Verdict::NotModified),
+            ("if-none-match", "\"x\"", ALL),
+            ("if-modified-since", DATE, Verdict::NotModified),
+            ("if-modified-since", AFTER, Verdict::NotModified),
+            ("if-modified-since", BEFORE, ALL),
+            ("if-modified-since", "yesterday", ALL),
+            ("if-match", ETAG, ALL),
+            ("if-match", "*", ALL),
+            ("if-match", "\"x\"", Verdict::Failed),
+            ("if-match", "W/\"7e8-64\"", Verdict::Failed),
+            ("if-unmodified-since", DATE, ALL),
+            ("if-unmodified-since", BEFORE, Verdict::Failed),
+        ] {
+            assert_eq!(verdict(&[(name, value)]), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn tags_count_before_dates() {
+        let since = ("if-modified-since", DATE);
+        assert_eq!(verdict(&[("if-none-match", "\"x\""), since]), ALL);
+        assert_eq!(verdict(&[("if-none-match", "x"), since]), ALL);
+        let unmodified = ("if-unmodified-since", BEFORE);
+        assert_eq!(verdict(&[("if-match", ETAG), unmodified]), ALL);
+        let failed = verdict(&[("if-match", "\"x\""), ("if-none-match", ETAG)]);
+        assert_eq!(failed, Verdict::Failed);
+    }
+
+    #[test]
+    fn a_range_is_of_the_state_that_the_client_has_a_part_of() {
+        let range = ("range", "bytes=0-9");
+        let part = Verdict::Send(Parts::Some(vec![0..10]));
+        assert_eq!(verdict(&[range]), part);
+        assert_eq!(verdict(&[range, ("if-range", ETAG)]), part);
+        assert_eq!(verdict(&[range, ("if-range", "\"x\"")]), ALL);
+        assert_eq!(verdict(&[range, ("if-range", BEFORE)]), ALL);
+        assert_eq!(
+            verdict(&[range, ("if-none-match", ETAG)]),
+            Verdict::NotModified
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Who is at the other end of a connection that speaks HTTP, and the account of each request.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use http::header::USER_AGENT;
+use http::{Request, StatusCode};
+use sockeye::Conn;
+
+use crate::exit::escaped;
+use crate::serve::events::{Event, Requested};
+use crate::serve::reporter::Reporter;
+
+/// A connection, shared by hyper, which reads and writes, and by whoever answers.
+pub(crate) struct Visit {
+    conn: Mutex<Conn>,
+    holes: Mutex<VecDeque<Hole>>,
+    /// What has come since the last request was read, if somebody wants to see it.
+    head: Option<Mutex<Vec<u8>>>,
+    /// Whether files are sent by the kernel.
+    pub(crate) sends_files: bool,
+    pub(crate) began: Instant,
+}
+
+/// A stretch of a file that is to be sent next.
+pub(crate) struct Hole {
+    pub(crate) file: Arc<File>,
+    pub(crate) offset: u64,
+    pub(crate) left: usize,
+}
+
+impl Visit {
+    pub(crate) fn new(conn: Conn, keeps_heads: bool) -> Self {
+        Self {
+            head: keeps_heads.then(Mutex::default),
+            sends_files: conn.stream().can_send_file(),
+            conn: Mutex::new(conn),
+            holes: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
+
+    /// All of its users are in one task: nobody waits.
+    pub(crate) fn conn(&self) -> MutexGuard<'_, Conn> {
+        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stands for the holes that hyper has, in the same order.
+    pub(crate) fn holes(&self) -> MutexGuard<'_, VecDeque<Hole>> {
+        self.holes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// More of a head is not kept; hyper takes no longer one.
+const HEAD_BYTES: usize = 64 * 1024;
+
+impl Visit {
+    /// Takes note of what came.
+    pub(crate) fn came(&self, bytes: &[u8]) {
+        if let Some(head) = &self.head {
+            let mut head = head.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = HEAD_BYTES.saturating_sub(head.len());
+            head.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        }
+    }
+
+    /// What came since the last call.
+    pub(crate) fn take_head(&self) -> Vec<u8> {
+        let head = self.head.as_ref().map(|head| head.lock());
+        let head = head.map(|head| head.unwrap_or_else(PoisonError::into_inner));
+        head.map_or_else(Vec::new, |mut head| std::mem::take(&mut *head))
+    }
+}
+
+/// One request: told when its answer was sent, or when that came to nothing.
+pub(crate) struct Account {
+    reporter: Arc<Reporter>,
+    /// `None` if nobody wants to know, or it was told.
+    requested: Option<Box<Requested>>,
+    began: Instant,
+    pub(crate) sent: u64,
+}
+
+impl Account {
+    pub(crate) fn begin<B>(reporter: &Arc<Reporter>, visit: &Visit, request: &Request<B>) -> Self {
+        let requested = reporter.wants_connections().then(|| {
+            let conn = visit.conn();
+            let agent = request.headers().get(USER_AGENT);
+            Box::new(Requested {
+                id: conn.id(),
+                peer: conn.peer().to_string(),
+                client: Some(conn.client())
+                    .filter(|client| *client != conn.peer())
+                    .map(ToString::to_string),
+                method: request.method().to_string(),
+                target: escaped(&request.uri().to_string()),
+                status: 0,
+                body_bytes: 0,
+                duration_ms: 0.0,
+                user_agent: agent.map(|agent| escaped(&String::from_utf8_lossy(agent.as_bytes()))),
+            })
+        });
+        Self {
+            reporter: Arc::clone(reporter),
+            requested,
+            began: Instant::now(),
+            sent: 0,
+        }
+    }
+
+    pub(crate) fn answered(mut self, status: StatusCode) -> Self {
+        if let Some(requested) = &mut self.requested {
+            requested.status = status.as_u16();
+        }
+        self
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Some(mut requested) = self.requested.take() {
+            requested.body_bytes = self.sent;
+            requested.duration_ms = self.began.elapsed().as_micros() as f64 / 1e3;
+            self.reporter.report(Event::Request(requested));
+        }
+    }
+}

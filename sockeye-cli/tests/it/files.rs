@@ -1,0 +1,721 @@
+//! `sockeye serve files`: a folder, over HTTP, and nothing outside of it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+use crate::peers::noise;
+use crate::support::{Serving, json, line_with, run, sockeye, text};
+use crate::web::{all, ask, raw, send};
+
+/// A folder with some of everything, inside of one with a secret.
+struct Tree {
+    above: TempDir,
+}
+
+const SECRET: &str = "nobody's business";
+
+impl Tree {
+    fn new() -> Self {
+        let above = tempfile::tempdir().expect("a folder");
+        let tree = Self { above };
+        fs::write(tree.above.path().join("secret.txt"), SECRET).expect("written");
+        fs::create_dir_all(tree.path("sub/deep")).expect("made");
+        tree.write("hello.txt", b"hello, world\n");
+        tree.write("sub/page.html", b"<p>page</p>");
+        tree
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.above.path().join("served")
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.root().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).expect("written");
+    }
+
+    fn serve(&self, arguments: &[&str]) -> Serving {
+        let root = self.root();
+        Serving::start(&[&["files", root.to_str().expect("UTF-8")], arguments].concat())
+    }
+}
+
+#[test]
+fn a_file_comes_with_its_kind_its_length_and_what_tells_it_from_another() {
+    let tree = Tree::new();
+    let serving = tree.serve(&[]);
+    let answer = ask(&serving, "GET", "/hello.txt", &[]);
+    assert_eq!(
+        (answer.status(), answer.text().as_str()),
+        (200, "hello, world\n")
+    );
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(answer.header("content-length"), Some("13"));
+    assert_eq!(answer.header("accept-ranges"), Some("bytes"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert!(answer.header("etag").is_some() && answer.header("date").is_some());
+    let head = ask(&serving, "HEAD", "/hello.txt", &[]);
+    assert_eq!((head.status(), head.body.len()), (200, 0));
+    for name in ["content-length", "etag", "last-modified", "content-type"] {
+        assert_eq!(head.header(name), answer.header(name), "{name}");
+    }
+    let page = ask(&serving, "GET", "/sub/page.html", &[]);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(ask(&serving, "GET", "/absent", &[]).status(), 404);
+    assert_eq!(ask(&serving, "GET", "/hello.txt/", &[]).status(), 404);
+    assert_eq!(ask(&serving, "GET", "/hello.txt/x", &[]).status(), 404);
+    let refused = ask(&serving, "DELETE", "/hello.txt", &[]);
+    assert_eq!(
+        (refused.status(), refused.header("allow")),
+        (405, Some("GET, HEAD, OPTIONS"))
+    );
+    assert_eq!(ask(&serving, "PUT", "/new.txt", &[]).status(), 405);
+    assert_eq!(
+        ask(&serving, "OPTIONS", "/", &[]).header("allow"),
+        Some("GET, HEAD, OPTIONS")
+    );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn files_of_every_size_arrive_whole_over_tcp_unix_sockets_and_tls() {
+    let tree = Tree::new();
+    let sizes = [
+        0,
+        1,
+        32 * 1024,
+        32 * 1024 + 1,
+        (1 << 20) - 1,
+        (1 << 20) + 1,
+        5_000_000,
+    ];
+    for size in sizes {
+        tree.write(&format!("{size}.bin"), &noise(size));
+    }
+    let socket = tree.above.path().join("socket");
+    let unix = format!("unix:{}", socket.to_str().expect("UTF-8"));
+    let by_unix = vec!["--unix-socket", socket.to_str().expect("UTF-8")];
+    for (arguments, scheme, client) in [
+        (vec!["-l", "127.0.0.1:0"], "http", vec![]),
+        (vec!["-l", unix.as_str()], "http", by_unix),
+        (
+            vec!["-l", "127.0.0.1:0", "--tls-self-signed", "localhost"],
+            "https",
+            vec!["-k"],
+        ),
+    ] {
+        let serving = tree.serve(&arguments);
+        let host = if scheme == "http" && !client.is_empty() {
+            "localhost"
+        } else {
+            &serving.address
+        };
+        for size in sizes {
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "--fail"])
+                .args(&client)
+                .arg(format!("{scheme}://{host}/{size}.bin"));
+            let output = run(curl, b"");
+            assert_eq!(text(&output.stderr), "");
+            assert!(output.stdout == noise(size), "{size} bytes, {arguments:?}");
+        }
+        assert_eq!(serving.stop(), 0);
+    }
+}
+
+#[test]
+fn requests_that_follow_each_other_without_waiting_are_answered_in_order() {
+    let tree = Tree::new();
+    let large = noise(300_000);
+    tree.write("large.bin", &large);
+    let serving = tree.serve(&[]);
+    let request =
+        |target: &str, last: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{last}\r\n");
+    let requests = request("/large.bin", "")
+        + &request("/hello.txt", "")
+        + &request("/large.bin", "Connection: close\r\n");
+    let came = raw(&serving, requests.as_bytes());
+    let places: Vec<_> = came
+        .windows(large.len())
+        .enumerate()
+        .filter(|(_, window)| *window == large)
+        .collect();
+    assert_eq!(places.len(), 2);
+    let hello = came
+        .windows(13)
+        .position(|window| window == b"hello, world\n")
+        .expect("there");
+    assert!(places[0].0 < hello && hello < places[1].0);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn parts_of_a_file_are_what_was_asked_for() {
+    let tree = Tree::new();
+    let bytes = noise(200_000);
+    tree.write("data.bin", &bytes);
+    let serving = tree.serve(&[]);
+    for (range, content, expected) in [
+        ("bytes=0-0", "bytes 0-0/200000", &bytes[..1]),
+        ("bytes=100-", "bytes 100-199999/200000", &bytes[100..]),
+        ("bytes=-5", "bytes 199995-199999/200000", &bytes[199_995..]),
+        (
+            "bytes=50000-149999",
+            "bytes 50000-149999/200000",
+            &bytes[50_000..150_000],
+        ),
+    ] {
+        let answer = ask(&serving, "GET", "/data.bin", &[&format!("Range: {range}")]);
+        assert_eq!(
+            (answer.status(), answer.header("content-range")),
+            (206, Some(content))
+        );
+        assert!(answer.body == expected, "{range}");
+    }
+    let none = ask(&serving, "GET", "/data.bin", &["Range: bytes=200000-"]);
+    assert_eq!(
+        (none.status(), none.header("content-range")),
+        (416, Some("bytes */200000"))
+    );
+    assert_eq!(
+        ask(&serving, "GET", "/data.bin", &["Range: lines=1-2"]).status(),
+        200
+    );
+    let head = ask(&serving, "HEAD", "/data.bin", &["Range: bytes=0-0"]);
+    assert_eq!(
+        (head.status(), head.header("content-length")),
+        (200, Some("200000"))
+    );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn several_parts_come_as_one_body_that_a_mail_parser_reads() {
+    let tree = Tree::new();
+    let bytes = noise(200_000);
+    tree.write("data.bin", &bytes);
+    let serving = tree.serve(&[]);
+    let answer = ask(
+        &serving,
+        "GET",
+        "/data.bin",
+        &["Range: bytes=0-9,100000-199999,-1"],
+    );
+    assert_eq!(answer.status(), 206);
+    let length = answer.header("content-length").map(str::parse);
+    assert_eq!(length, Some(Ok(answer.body.len())));
+    let script = "
+import email, sys
+message = email.message_from_bytes(b'Content-Type: ' + sys.argv[1].encode() + b'\\r\\n' + sys.stdin.buffer.read())
+for part in message.get_payload():
+    print(part['Content-Range'], part['Content-Type'], len(part.get_payload(decode=True)))
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", script, answer.header("content-type").expect("there")]);
+    let output = run(python, &answer.body);
+    assert_eq!(
+        text(&output.stdout),
+        "bytes 0-9/200000 application/octet-stream 10\n\
+         bytes 100000-199999/200000 application/octet-stream 100000\n\
+         bytes 199999-199999/200000 application/octet-stream 1\n",
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn a_client_that_has_the_file_is_told_so_and_one_that_has_another_gets_this_one() {
+    let tree = Tree::new();
+    let serving = tree.serve(&[]);
+    let first = ask(&serving, "GET", "/hello.txt", &[]);
+    let tag = first.header("etag").expect("there").to_owned();
+    let date = first.header("last-modified").expect("there").to_owned();
+    for field in [
+        format!("If-None-Match: {tag}"),
+        format!("If-Modified-Since: {date}"),
+    ] {
+        let answer = ask(&serving, "GET", "/hello.txt", &[&field]);
+        assert_eq!((answer.status(), answer.body.len()), (304, 0), "{field}");
+        assert_eq!(answer.header("etag"), Some(tag.as_str()));
+    }
+    // The same size, and the same second.
+    let modified = fs::metadata(tree.path("hello.txt"))
+        .and_then(|about| about.modified())
+        .expect("there");
+    tree.write("hello.txt", b"HELLO, WORLD\n");
+    let file = fs::File::options()
+        .write(true)
+        .open(tree.path("hello.txt"))
+        .expect("there");
+    file.set_modified(modified + Duration::from_nanos(1))
+        .expect("set");
+    let answer = ask(
+        &serving,
+        "GET",
+        "/hello.txt",
+        &[&format!("If-None-Match: {tag}")],
+    );
+    assert_eq!(
+        (answer.status(), answer.text().as_str()),
+        (200, "HELLO, WORLD\n")
+    );
+    let resumed = ask(
+        &serving,
+        "GET",
+        "/hello.txt",
+        &["Range: bytes=5-", &format!("If-Range: {tag}")],
+    );
+    assert_eq!(
+        resumed.status(),
+        200,
+        "a part of another file is worth nothing"
+    );
+    assert_eq!(
+        ask(
+            &serving,
+            "GET",
+            "/hello.txt",
+            &[&format!("If-Match: {tag}")]
+        )
+        .status(),
+        412
+    );
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn what_was_compressed_before_is_sent_to_who_takes_it() {
+    let tree = Tree::new();
+    tree.write("app.js", b"plain");
+    tree.write("app.js.gz", b"gzipped");
+    tree.write("app.js.br", b"brotli");
+    let serving = tree.serve(&[]);
+    for (accepts, body, encoding) in [
+        ("gzip, deflate, br", "brotli", Some("br")),
+        ("gzip", "gzipped", Some("gzip")),
+        ("zstd", "plain", None),
+        ("identity", "plain", None),
+    ] {
+        let answer = ask(
+            &serving,
+            "GET",
+            "/app.js",
+            &[&format!("Accept-Encoding: {accepts}")],
+        );
+        assert_eq!(
+            (answer.text().as_str(), answer.header("content-encoding")),
+            (body, encoding)
+        );
+        assert!(
+            answer
+                .header("content-type")
+                .is_some_and(|kind| kind.contains("javascript"))
+        );
+        assert_eq!(answer.header("vary"), Some("accept-encoding"), "{accepts}");
+    }
+    assert_eq!(ask(&serving, "GET", "/app.js.gz", &[]).text(), "gzipped");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn nothing_outside_of_the_folder_can_be_had() {
+    let tree = Tree::new();
+    tree.write(".env", SECRET.as_bytes());
+    fs::create_dir(tree.path(".git")).expect("made");
+    tree.write(".git/config", SECRET.as_bytes());
+    let secret = tree.above.path().join("secret.txt");
+    symlink(&secret, tree.path("absolute")).expect("linked");
+    symlink("../secret.txt", tree.path("relative")).expect("linked");
+    symlink("..", tree.path("up")).expect("linked");
+    symlink("/proc/self/root", tree.path("magic")).expect("linked");
+    symlink("loop", tree.path("loop")).expect("linked");
+    symlink("../hello.txt", tree.path("sub/inside")).expect("linked");
+    fs::create_dir(tree.path("sub/index")).expect("made");
+    symlink(&secret, tree.path("sub/index/index.html")).expect("linked");
+    let _socket = UnixListener::bind(tree.path("socket")).expect("bound");
+    let fifo = Command::new("mkfifo")
+        .arg(tree.path("fifo"))
+        .status()
+        .expect("there");
+    assert!(fifo.success());
+    let serving = tree.serve(&["--index"]);
+    for target in [
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/.%2e/secret.txt",
+        "//../secret.txt",
+        "/sub/%2e%2e/%2e%2e/secret.txt",
+        "/hello.txt%00.html",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/absolute",
+        "/relative",
+        "/up/secret.txt",
+        "/magic/etc/passwd",
+        "/loop",
+        "/.env",
+        "/%2eenv",
+        "/.git/config",
+        "/socket",
+        "/fifo",
+        "/fifo/",
+    ] {
+        let answer = ask(&serving, "GET", target, &[]);
+        assert!(
+            matches!(answer.status(), 400 | 404),
+            "{target}: {}",
+            answer.head
+        );
+        assert!(!answer.text().contains(SECRET), "{target}");
+    }
+    // An address of another server in the request is for this one all the same.
+    let proxied = ask(
+        &serving,
+        "GET",
+        "http://elsewhere.example/../secret.txt",
+        &[],
+    );
+    assert!(matches!(proxied.status(), 400 | 404));
+    assert_eq!(
+        ask(&serving, "GET", "/sub/inside", &[]).text(),
+        "hello, world\n"
+    );
+    assert_eq!(
+        ask(&serving, "GET", "//hello.txt", &[]).text(),
+        "hello, world\n"
+    );
+    let listed = ask(&serving, "GET", "/", &[]).text();
+    for hidden in [".env", ".git", "fifo", "socket", "loop"] {
+        assert!(!listed.contains(hidden), "{hidden} is listed");
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn a_device_is_not_served() {
+    // What is in /dev is a link to itself from nowhere: it is the folder.
+    let serving = Serving::start(&["files", "/dev"]);
+    for target in ["/zero", "/random", "/tty"] {
+        assert_eq!(ask(&serving, "GET", target, &[]).status(), 404, "{target}");
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn folders_are_listed_when_it_is_asked_for_and_their_page_comes_first() {
+    let tree = Tree::new();
+    let serving = tree.serve(&[]);
+    assert_eq!(ask(&serving, "GET", "/", &[]).status(), 404);
+    let moved = ask(&serving, "GET", "/sub?x=1", &[]);
+    assert_eq!(
+        (moved.status(), moved.header("location")),
+        (301, Some("/sub/?x=1"))
+    );
+    assert_eq!(serving.stop(), 0);
+
+    tree.write("b&<i>.txt", b"12345");
+    let serving = tree.serve(&["--index"]);
+    let page = ask(&serving, "GET", "/?sort=size&order=desc", &[]);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.starts_with("default-src 'none'"))
+    );
+    let page = page.text();
+    let place = |what: &str| page.find(what).unwrap_or_else(|| panic!("{what}: {page}"));
+    assert!(
+        place("sub/") < place("hello.txt") && place("hello.txt") < place("b&amp;&lt;i&gt;.txt")
+    );
+    assert!(page.contains("13 B") && !page.contains("<i>"));
+    let list = json(&ask(&serving, "GET", "/sub/", &["Accept: application/json"]).text());
+    assert_eq!(list["path"], "/sub/");
+    let names: Vec<_> = list["entries"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| entry["name"].as_str())
+        .collect();
+    assert_eq!(names, [Some("deep"), Some("page.html")]);
+    assert_eq!(list["entries"][1]["size_bytes"], 11);
+    tree.write("index.html", b"the page");
+    assert_eq!(ask(&serving, "GET", "/", &[]).text(), "the page");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn a_page_with_a_router_answers_for_what_is_not_there() {
+    let tree = Tree::new();
+    tree.write("app.html", b"the app");
+    let serving = tree.serve(&["--spa", "app.html"]);
+    for target in ["/", "/users/7", "/absent.js"] {
+        let answer = ask(&serving, "GET", target, &[]);
+        assert_eq!(
+            (answer.status(), answer.text().as_str()),
+            (200, "the app"),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        ask(&serving, "GET", "/hello.txt", &[]).text(),
+        "hello, world\n"
+    );
+    assert_eq!(serving.stop(), 0);
+    let root = tree.root();
+    let refused = run(
+        sockeye(&[
+            "serve",
+            "files",
+            root.to_str().expect("UTF-8"),
+            "--spa",
+            "no.html",
+        ]),
+        b"",
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("there is no file no.html"));
+}
+
+#[test]
+fn put_replaces_a_file_whole_or_not_at_all() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload", "--upload-limit", "1MiB"]);
+    let large = noise(1 << 20);
+    assert_eq!(
+        send(&serving, "PUT", "/sub/new.bin", &[], &large).status(),
+        201
+    );
+    assert!(fs::read(tree.path("sub/new.bin")).expect("there") == large);
+    assert_eq!(
+        send(&serving, "PUT", "/sub/new.bin", &[], b"short").status(),
+        204
+    );
+    assert_eq!(fs::read(tree.path("sub/new.bin")).expect("there"), b"short");
+    for (target, body, status) in [
+        ("/too-large.bin", [&large[..], b"x"].concat(), 413),
+        ("/absent/new.bin", b"x".to_vec(), 409),
+        ("/sub", b"x".to_vec(), 409),
+        ("/sub/", b"x".to_vec(), 409),
+        ("/.hidden", b"x".to_vec(), 403),
+        ("/../out.txt", b"x".to_vec(), 400),
+    ] {
+        assert_eq!(
+            send(&serving, "PUT", target, &[], &body).status(),
+            status,
+            "{target}"
+        );
+    }
+    // Without a length told in advance.
+    let chunked = b"PUT /c HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+    assert!(raw(&serving, chunked).starts_with(b"HTTP/1.1 201"));
+    assert_eq!(fs::read(tree.path("c")).expect("there"), b"abc");
+    // One that breaks off.
+    let cut = b"PUT /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf";
+    let mut stream = serving.connect();
+    stream.write_all(cut).expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("sent");
+    all(&mut stream);
+    assert_eq!(
+        fs::read(tree.path("hello.txt")).expect("there"),
+        b"hello, world\n"
+    );
+    // Only if it is not there yet, or still that one.
+    assert_eq!(
+        send(&serving, "PUT", "/c", &["If-None-Match: *"], b"x").status(),
+        412
+    );
+    assert_eq!(
+        send(&serving, "PUT", "/c", &["If-Match: \"x\""], b"x").status(),
+        412
+    );
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(leftovers(&tree.root()), [""; 0]);
+}
+
+/// Hidden files, of which there were none before.
+fn leftovers(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder)
+        .expect("there")
+        .map(|entry| entry.expect("there").file_name());
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with('.'))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn a_form_of_a_browser_puts_new_files_into_a_folder() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload", "--index"]);
+    let page = ask(&serving, "GET", "/sub/", &[]).text();
+    assert!(page.contains("enctype='multipart/form-data'"));
+    let data = tree.above.path().join("data");
+    fs::write(&data, noise(100_000)).expect("written");
+    let curl = |fields: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %{redirect_url}",
+        ])
+        .args(fields);
+        curl.arg(format!("http://{}/sub/", serving.address));
+        text(&run(curl, b"").stdout)
+    };
+    let file = |name: &str| format!("file=@{};filename={name}", data.display());
+    let taken = curl(&["-F", &file("one.bin"), "-F", &file("../../two.bin")]);
+    assert_eq!(taken, format!("303 http://{}/sub/", serving.address));
+    for name in ["one.bin", "two.bin"] {
+        assert!(
+            fs::read(tree.path("sub").join(name)).expect("there") == noise(100_000),
+            "{name}"
+        );
+    }
+    assert!(
+        curl(&["-F", &file("one.bin")]).starts_with("409"),
+        "what is there stays"
+    );
+    assert!(curl(&["-F", &file(".hidden")]).starts_with("400"));
+    assert!(
+        curl(&[
+            "-H",
+            "Origin: http://evil.example",
+            "-F",
+            &file("three.bin")
+        ])
+        .starts_with("403")
+    );
+    assert!(!tree.path("sub/three.bin").exists());
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(leftovers(&tree.path("sub")), [""; 0]);
+}
+
+#[test]
+fn a_file_that_becomes_shorter_meanwhile_breaks_off_its_answer_and_no_other() {
+    let tree = Tree::new();
+    tree.write("large.bin", &noise(20_000_000));
+    let serving = tree.serve(&["--json"]);
+    let mut stream = serving.connect();
+    stream
+        .write_all(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
+    stream.read_exact(&mut [0; 1000]).expect("begun");
+    let file = fs::File::options()
+        .write(true)
+        .open(tree.path("large.bin"))
+        .expect("there");
+    file.set_len(5).expect("cut");
+    assert!(all(&mut stream).len() < 20_000_000);
+    let close = json(&line_with(&serving.stdout, "\"close\""));
+    assert_eq!(close["reason"], "error");
+    assert!(
+        close["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("shorter")),
+        "{close}"
+    );
+    assert_eq!(ask(&serving, "GET", "/hello.txt", &[]).status(), 200);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn hundreds_of_clients_at_once_get_their_files_and_no_descriptor_is_left() {
+    let tree = Tree::new();
+    let bytes = noise(100_000);
+    tree.write("data.bin", &bytes);
+    let serving = tree.serve(&[]);
+    let descriptors = || {
+        fs::read_dir(format!("/proc/{}/fd", serving.pid()))
+            .expect("runs")
+            .count()
+    };
+    ask(&serving, "GET", "/hello.txt", &[]);
+    let before = descriptors();
+    let mut streams: Vec<_> = (0..300).map(|_| serving.connect()).collect();
+    for stream in &mut streams {
+        stream
+            .write_all(b"GET /data.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .expect("sent");
+    }
+    for stream in &mut streams {
+        assert!(all(stream).ends_with(&bytes));
+    }
+    // Some who leave in the middle.
+    for _ in 0..50 {
+        let mut stream = serving.connect();
+        stream
+            .write_all(b"GET /data.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("sent");
+        stream.read_exact(&mut [0; 10]).expect("begun");
+    }
+    drop(streams);
+    let begun = SystemTime::now();
+    while descriptors() > before
+        && begun
+            .elapsed()
+            .is_ok_and(|time| time < Duration::from_secs(20))
+    {
+        std::thread::yield_now();
+    }
+    assert!(descriptors() <= before);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn what_cannot_be_served_is_said_before_anybody_listens() {
+    for (arguments, words) in [
+        (
+            vec!["serve", "files", "/nonexistent"],
+            "cannot serve /nonexistent: No such file",
+        ),
+        (vec!["serve", "files", "/etc/passwd"], "Not a directory"),
+        (
+            vec!["serve", "echo", "--index"],
+            "--index means nothing to 'echo'",
+        ),
+        (
+            vec!["serve", "http", "/tmp"],
+            "PATH means nothing to 'http'",
+        ),
+        (
+            vec!["serve", "files", "--echo"],
+            "--echo means nothing to 'files'",
+        ),
+        (vec!["serve", "files", "--upload-limit", "1k"], "--upload"),
+    ] {
+        let output = run(sockeye(&arguments), b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(words),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
