@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,6 +118,23 @@ def anonymous_bytes(pid):
     """The heap and the stacks of a process, as `anonymous_bytes` in limits/src/account.rs."""
     text = read_or_nothing(f"/proc/{pid}/smaps_rollup")
     return 1024 * sum(int(number) for number in re.findall(r"^(?:Anonymous|Swap):\s+(\d+)", text, re.M))
+
+
+def cpu_ns(leader):
+    """What all threads of a session have run so far, those included that are its children's."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        fields = read_or_nothing(stat).rpartition(")")[2].split()
+        if len(fields) > 3 and int(fields[3]) == leader:
+            tasks = (stat.parent / "task").glob("*/schedstat")
+            total += sum(int((read_or_nothing(task).split() or ["0"])[0]) for task in tasks)
+    return total
+
+
+@contextlib.contextmanager
+def folder(parent=None):
+    with tempfile.TemporaryDirectory(dir=parent) as directory:
+        yield Path(directory)
 
 
 def memory_available_bytes():
