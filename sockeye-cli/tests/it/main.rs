@@ -10,6 +10,7 @@ mod help;
 mod mirror;
 mod peers;
 mod peers_of_connect;
+mod peers_of_files;
 mod peers_of_proxy_protocol;
 mod peers_of_serve;
 mod peers_of_starttls;
