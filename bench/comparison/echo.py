@@ -1,4 +1,4 @@
-"""Groups `limits` (echo), `echo`, `accept` and `memory`: servers that echo, and the loads of bench/limits."""
+"""Groups `limits` (echo), `echo`, `accept`, `exec` and `memory`: servers that echo, and the loads of bench/limits."""
 
 import contextlib
 import dataclasses
@@ -51,9 +51,9 @@ BURST_COLUMNS = (
 )
 
 
-def visits(close, title, in_flight, **more):
+def visits(close, title, in_flight, columns=VISIT_COLUMNS, **more):
     client = ("visits", "--close", close, "--in-flight", str(in_flight))
-    return Case(title, client, VISIT_COLUMNS, has_window=True, **more)
+    return Case(title, client, columns, has_window=True, **more)
 
 
 ACCEPT_CASES = {
@@ -62,6 +62,14 @@ ACCEPT_CASES = {
     "accept-reset-64": visits("reset", "connect, one byte echoed, reset: 64 at a time", 64),
     "accept-burst-9000": Case("burst of 9,000 connections", ("burst", "--connections", "9000"), BURST_COLUMNS,
                               more_is_better=True, without=peers.FORKING),
+}
+
+# Of a server that runs a program for each, the rate first. The CPU is that of the programs, too, once they are reaped.
+EXEC_COLUMNS = (VISIT_COLUMNS[2], *VISIT_COLUMNS[:2], *VISIT_COLUMNS[3:])
+EXEC_CASES = {
+    f"exec-{at_once}": visits("fin", f"cat for each connection, one byte echoed, close: {words}", at_once, EXEC_COLUMNS,
+                              more_is_better=True)
+    for at_once, words in ((1, "one at a time"), (32, "32 at a time"))
 }
 
 MEMORY_COLUMNS = (*HOLD_COLUMNS, Column("open_us_per_connection", "to open, µs per connection", 1, 1))
@@ -98,6 +106,13 @@ def accept_servers(options):
 
 
 @contextlib.contextmanager
+def exec_servers(options):
+    # As for `accept`.
+    with kernel_setting("net/ipv4/tcp_max_tw_buckets", 0):
+        yield [peers.exec_subject(options), peers.tcpserver(), peers.ncat_exec(), peers.socat_exec()]
+
+
+@contextlib.contextmanager
 def memory_servers(options):
     yield [peers.subject(options), peers.limit(options), peers.uring(options),
            peers.tokio(options, peers.USUAL_BUFFER), peers.go(options, peers.USUAL_BUFFER), peers.ncat(),
@@ -121,5 +136,6 @@ def suite(name, about, cases, servers, reference="", **more):
 LIMITS = suite("limits", "What an echo costs at best", limit_cases(), limit_servers)
 ECHO = suite("echo", "Echo", echo_cases(), echo_servers)
 ACCEPT = suite("accept", "Accept and close", ACCEPT_CASES, accept_servers)
+EXEC = suite("exec", "A program for each connection", EXEC_CASES, exec_servers)
 MEMORY = suite("memory", "Memory of idle connections", MEMORY_CASES, memory_servers)
 TLS_MEMORY = suite("memory", "Memory of idle connections over TLS", TLS_MEMORY_CASES, tls_servers)

@@ -17,7 +17,10 @@ LIMIT = "epoll_echo"
 # A process or two for each connection. Beyond a thousand they are not asked.
 FORKING = ("ncat", "socat")
 REACTORS = (SUBJECT, LIMIT, "tokio_echo", "go_echo")
-MAY_BE_MISSING = ("uring_echo", "go_echo", "nc", "nginx", "http.server", "wrk", *FORKING)
+MAY_BE_MISSING = ("uring_echo", "go_echo", "nc", "nginx", "http.server", "wrk", "tcpserver", *FORKING)
+# What is run for each connection, where a program is, and how many at once: the default of tcpserver.
+PROGRAM = "/bin/cat"
+PROGRAMS_AT_ONCE = "40"
 # Larger than every message: one call reads it whole, as the servers do that have one buffer for all connections.
 LARGE_BUFFER = 64 * 1024
 # What the documentation of tokio and many a program in Go reads into: it is what an idle connection holds.
@@ -55,6 +58,26 @@ def ncat():
 def socat():
     # Its default backlog is 5. PIPE echoes within the process; with EXEC:cat there would be two for each connection.
     return "socat", ["socat", "TCP4-LISTEN:{port},bind=127.0.0.1,reuseaddr,backlog=4096,fork", "PIPE"]
+
+
+def exec_subject(options):
+    return SUBJECT, [options.built / SUBJECT, "serve", "exec", "--listen", "127.0.0.1:0", "--workers", "1",
+                     "--max-connections", PROGRAMS_AT_ONCE, "--", PROGRAM]
+
+
+def tcpserver():
+    # Without the lookups of names and users. Its default backlog is 20.
+    return "tcpserver", ["tcpserver", "-HRl0", "-c", PROGRAMS_AT_ONCE, "-b", "4096", "127.0.0.1", "{port}", PROGRAM]
+
+
+def ncat_exec():
+    return "ncat", ["ncat", "--listen", "--keep-open", "--max-conns", PROGRAMS_AT_ONCE, "--exec", PROGRAM, "127.0.0.1",
+                    "{port}"]
+
+
+def socat_exec():
+    listen = f"TCP4-LISTEN:{{port}},bind=127.0.0.1,reuseaddr,backlog=4096,max-children={PROGRAMS_AT_ONCE},fork"
+    return "socat", ["socat", listen, f"EXEC:{PROGRAM}"]
 
 
 def build_all(options, manifests):

@@ -68,6 +68,11 @@ impl Certificate {
         )
     }
 
+    /// Whose it is.
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+
     /// Who has signed it, if it was not signed by itself.
     pub(crate) fn issuer(&self) -> Option<&str> {
         (self.issuer != self.subject).then_some(self.issuer.as_str())

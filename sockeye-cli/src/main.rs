@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Completions(arguments) => manual::completions(&arguments),
         Verb::Man(arguments) => manual::man(&arguments),
+        Verb::OnTerminal(arguments) => serve::exec::on_terminal(&arguments),
     };
     match ended {
         Ok(code) => code.into(),

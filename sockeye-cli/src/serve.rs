@@ -1,6 +1,7 @@
 //! `sockeye serve`: many clients, a service for each.
 
 mod events;
+pub(crate) mod exec;
 mod files;
 mod holder;
 mod mirror;
@@ -43,9 +44,14 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:7000";
 pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     // Before anything else is opened.
     let ready = Ready::new(&arguments)?;
-    // There are no other threads yet. Without it fewer connections fit, and no more than that.
-    let _ = sockeye::raise_descriptor_limit();
-    let service = Chosen::of(&arguments)?;
+    let workers = arguments
+        .workers
+        .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    let service = Chosen::of(&arguments, workers)?;
+    if !matches!(service, Chosen::Exec(_)) {
+        // There are no other threads yet. Without it fewer connections fit, and no more than that.
+        let _ = sockeye::raise_descriptor_limit();
+    }
     let rules = RulesSource::new(&arguments);
     let tls = Tls::load(&arguments)?;
     let (server, over_tls) = configure(&arguments, &rules, tls.as_ref())?;
@@ -65,9 +71,6 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot take signals")))?;
 
     let server = server.observer(Arc::clone(&reporter));
-    let workers = arguments
-        .workers
-        .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let served = serve(server, workers, service, &reporter);
     let interrupted = signals.end();
     reporter.last_refused();
@@ -95,12 +98,13 @@ enum Chosen {
     Chargen,
     Daytime,
     Time,
+    Exec(exec::Plan),
     Files(Files),
     Http(Mirror),
 }
 
 impl Chosen {
-    fn of(arguments: &Serve) -> Result<Self, Failure> {
+    fn of(arguments: &Serve, workers: NonZeroUsize) -> Result<Self, Failure> {
         if let Some((option, service)) = arguments.misplaced() {
             let (given, taken) = (arguments.service.name(), service.name());
             return Err(
@@ -109,6 +113,7 @@ impl Chosen {
             );
         }
         Ok(match arguments.service {
+            Service::Exec => Self::Exec(exec::Plan::new(arguments, workers)?),
             Service::Files => {
                 let settings = Settings {
                     folder: arguments.path.clone().unwrap_or_else(|| ".".into()),
@@ -140,6 +145,7 @@ fn serve(
     reporter: &Arc<Reporter>,
 ) -> Result<Summary, ServeError> {
     match service {
+        Chosen::Exec(plan) => plan.serve(server, workers, reporter),
         Chosen::Files(files) => server.run(workers, Web::new(files, Arc::clone(reporter))),
         Chosen::Http(mirror) => server.run(workers, Web::new(mirror, Arc::clone(reporter))),
         Chosen::Echo => server.run(workers, services::echo()),
@@ -158,6 +164,9 @@ fn configure(
 ) -> Result<(Server, Vec<bool>), Failure> {
     let rules = rules.load()?;
     let (server, over_tls) = bind(arguments, tls.map(|tls| &tls.acceptor))?;
+    if let Some(objection) = exec::objection(arguments, server.addresses(), &over_tls) {
+        return Err(objection);
+    }
     let mut server = server
         .limits(limits(arguments))
         .timeouts(timeouts(arguments))
@@ -230,8 +239,10 @@ fn hint(error: &BindError) -> Option<String> {
 }
 
 fn limits(arguments: &Serve) -> Limits {
+    let is_exec = arguments.service == Service::Exec;
+    let default = is_exec.then_some(exec::DEFAULT_MAX_CONNECTIONS);
     Limits {
-        max_connections: arguments.max_connections.map(NonZeroUsize::get),
+        max_connections: arguments.max_connections.or(default).map(NonZeroUsize::get),
         per_source: match arguments.max_per_source {
             None => Limits::default().per_source,
             Some(0) => PerSource::Unlimited,

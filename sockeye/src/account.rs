@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::addr::Addr;
 use crate::admission::RefuseReason;
 use crate::close_reason::CloseReason;
+use crate::lent::{OnLoan, Peer};
 use crate::proxy_protocol::Header;
 use crate::shared::{Core, Permit};
 use crate::stats::{Closed, Opened, Refused};
@@ -86,6 +87,9 @@ impl Account {
     /// deadline, and which that is.
     pub(crate) fn next_deadline(&self, served_ms: u32) -> Option<(Instant, CloseReason)> {
         let record = &self.record;
+        if record.core.timeouts.watch_bytes() {
+            record.look();
+        }
         let heard = record.bytes_in.load(Ordering::Relaxed) > 0;
         let moved = Duration::from_millis(record.moved_ms.load(Ordering::Relaxed));
         let served = Duration::from_millis(served_ms.into());
@@ -243,9 +247,11 @@ const TRUNCATED: u8 = 32;
 /// The service wants a reset.
 const RESET_WANTED: u8 = 64;
 
-/// Where the stream is: out with the [`Conn`], or handed back.
+/// Where the stream is: out with the [`Conn`](crate::Conn), in use by somebody else, or handed back. Whoever waits for it to
+/// come back leaves a waker.
 enum Slot {
     Out(Option<Waker>),
+    Lent(Box<OnLoan>, Option<Waker>),
     Back(Stream),
 }
 
@@ -374,9 +380,66 @@ impl Record {
             let slot = &mut ends.get_or_insert_default().slot;
             std::mem::replace(slot, Slot::Back(stream))
         };
-        if let Slot::Out(Some(waiting)) = before {
+        if let Slot::Out(Some(waiting)) | Slot::Lent(_, Some(waiting)) = before {
             waiting.wake();
         }
+    }
+
+    /// Takes a stream that somebody else is to use.
+    pub(crate) fn lend(&self, stream: Stream) {
+        let on_loan = Box::new(OnLoan::new(stream));
+        self.ends().get_or_insert_default().slot = Slot::Lent(on_loan, None);
+    }
+
+    /// Counts what has moved on a stream that somebody else uses.
+    fn look(&self) {
+        if let Some(Slot::Lent(on_loan, _)) = self.ends().as_deref_mut().map(|ends| &mut ends.slot)
+        {
+            self.count(on_loan);
+        }
+    }
+
+    fn count(&self, on_loan: &mut OnLoan) {
+        let Some((moved, ago)) = on_loan.look() else {
+            return;
+        };
+        self.bytes_in.fetch_add(moved.bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(moved.bytes_out, Ordering::Relaxed);
+        let when = self.core.began.elapsed().saturating_sub(ago);
+        self.moved_ms
+            .fetch_max(when.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The stream comes back from somebody else.
+    pub(crate) fn take_back(&self) {
+        let on_loan = {
+            let mut ends = self.ends();
+            let slot = &mut ends.get_or_insert_default().slot;
+            match std::mem::take(slot) {
+                Slot::Lent(on_loan, waiting) => {
+                    *slot = Slot::Out(waiting);
+                    Some(on_loan)
+                }
+                other => {
+                    *slot = other;
+                    None
+                }
+            }
+        };
+        let Some(mut on_loan) = on_loan else { return };
+        self.count(&mut on_loan);
+        on_loan.unlinger();
+        match on_loan.peer() {
+            Ok(Peer::Open) => {}
+            Ok(Peer::Closed) => {
+                self.fin_seen();
+                on_loan.end();
+            }
+            Err(error) => {
+                self.failed(error);
+            }
+        }
+        self.hand_back(on_loan.stream);
     }
 
     /// Waits for the stream to be handed back: at once, unless the service gave its `Conn` to another task.
@@ -384,12 +447,16 @@ impl Record {
         poll_fn(|cx| {
             let mut ends = self.ends();
             let slot = &mut ends.get_or_insert_default().slot;
-            match std::mem::replace(slot, Slot::Out(Some(cx.waker().clone()))) {
-                Slot::Back(stream) => {
-                    *slot = Slot::Out(None);
-                    Poll::Ready(stream)
+            match std::mem::take(slot) {
+                Slot::Back(stream) => Poll::Ready(stream),
+                Slot::Lent(on_loan, _) => {
+                    *slot = Slot::Lent(on_loan, Some(cx.waker().clone()));
+                    Poll::Pending
                 }
-                Slot::Out(_) => Poll::Pending,
+                Slot::Out(_) => {
+                    *slot = Slot::Out(Some(cx.waker().clone()));
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -404,6 +471,7 @@ impl Record {
         }
         match slot {
             Slot::Back(stream) => Some(stream),
+            Slot::Lent(on_loan, _) => Some(on_loan.stream),
             Slot::Out(_) => None,
         }
     }

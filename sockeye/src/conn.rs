@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::account::Record;
 use crate::addr::Addr;
+use crate::lent::Lent;
 use crate::proxy_protocol::Header;
 use crate::shutdown::DrainSignal;
 use crate::stream::Stream;
@@ -96,6 +97,22 @@ impl Conn {
     /// off (RFC 9293, ABORT), and what it has not read yet is lost. A Unix socket has no such thing; it is closed.
     pub fn abort(&mut self) {
         self.record.want_reset();
+    }
+
+    /// Lends the socket: gives a descriptor of it for somebody else, a child process for example, which then reads and writes
+    /// itself. As long as the [`Lent`] is held nobody here does.
+    ///
+    /// The socket is made blocking (`O_NONBLOCK` is off), as programs for inetd expect it. The descriptor is closed on
+    /// exec: `Stdio::from` makes stdin or stdout of it. What the descriptor was given to has to have ended, or to be about
+    /// to, when the `Lent` is dropped: then the server sends FIN, and reads and drops what still comes.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` over TLS, where the socket has what is encrypted; and if there is no descriptor left. The connection is
+    /// closed, as if this had been dropped.
+    pub fn lend(mut self) -> io::Result<(Lent, OwnedFd)> {
+        let stream = self.stream.take().expect("held until the drop");
+        Lent::new(&self.record, stream)
     }
 
     fn parts(&mut self) -> (Pin<&mut Stream>, &Record) {

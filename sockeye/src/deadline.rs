@@ -49,6 +49,11 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// Whether it matters when bytes move.
+    pub(crate) fn watch_bytes(&self) -> bool {
+        self.idle.is_some() || self.first_byte.is_some()
+    }
+
     /// When the next deadline of a connection is that was handed to its service at `served`, and which. Pure.
     pub(crate) fn next(
         &self,

@@ -89,6 +89,7 @@ mod service;
 pub mod services;
 
 mod conn;
+mod lent;
 
 pub mod hot_buffer;
 mod stream;
@@ -116,6 +117,7 @@ pub use admission::Limits;
 pub use close_reason::CloseReason;
 pub use conn::Conn;
 pub use deadline::Timeouts;
+pub use lent::Lent;
 pub use listener::{Keepalive, SocketOptions};
 pub use server::{Server, inherited_descriptor, raise_descriptor_limit};
 pub use service::{Service, ServiceFn, service_fn};

@@ -63,6 +63,7 @@ pub struct Server {
     timeouts: Timeouts,
     trusted: Option<TrustedProxies>,
     observer: Option<Box<dyn Observer>>,
+    keep_descriptor_limit: bool,
     handle: Handle,
 }
 
@@ -105,6 +106,7 @@ impl Server {
             timeouts: Timeouts::default(),
             observer: None,
             trusted: None,
+            keep_descriptor_limit: false,
             handle: Handle::new(),
         })
     }
@@ -155,6 +157,13 @@ impl Server {
         self
     }
 
+    /// Has [`Server::run`] leave the process's descriptor limit as it is, for a service that starts processes: they inherit it,
+    /// and a limit above 1,024 is a trap for those that use select(2). Default: it is raised.
+    pub fn keep_descriptor_limit(mut self) -> Self {
+        self.keep_descriptor_limit = true;
+        self
+    }
+
     /// Sets who is told what happens. Default: nobody.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Box::new(observer));
@@ -193,7 +202,8 @@ impl Server {
     /// sockets of its own, among which the kernel spreads the clients (`SO_REUSEPORT`). Blocks until the [`Handle`]
     /// ends it and the last connection is closed.
     ///
-    /// One worker per core is the most that helps. The process's soft descriptor limit is raised to the hard one.
+    /// One worker per core is the most that helps. The process's soft descriptor limit is raised to the hard one, unless
+    /// [`Server::keep_descriptor_limit`] says otherwise.
     ///
     /// # Errors
     ///
@@ -211,8 +221,10 @@ impl Server {
             tokio::runtime::Handle::try_current().is_err(),
             "Server::run blocks its thread: inside an async runtime use Server::serve"
         );
-        // Without more descriptors the limit on connections is lower, and no more than that.
-        let _ = raise_descriptor_limit();
+        if !self.keep_descriptor_limit {
+            // Without more descriptors the limit on connections is lower, and no more than that.
+            let _ = raise_descriptor_limit();
+        }
         // Every worker has all that it needs before the first one accepts: the descriptors that clients take could be
         // those that the last worker wants.
         let mut prepared = Vec::new();

@@ -1,6 +1,7 @@
 //! A connected socket: [`Stream`], a closed enum, so that what carries the bytes can change behind one type.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,11 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::addr::Addr;
-use crate::hot_buffer;
 use crate::sys;
 use crate::tcp_info::{TCP_INFO_BYTES_MAX, TcpInfo};
 #[cfg(feature = "tls")]
-use crate::tls::{Session, TlsStream};
+use crate::{
+    hot_buffer,
+    tls::{Session, TlsStream},
+};
 
 /// A connected socket: reads and writes bytes, in order, until one side or both have closed.
 ///
@@ -176,11 +179,27 @@ impl Stream {
     pub(crate) async fn linger(&mut self, linger: Duration) -> bool {
         let ended = async {
             std::future::poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await?;
-            while hot_buffer::read(self, |_| ()).await? > 0 {}
+            while self.drop_some().await? > 0 {}
             io::Result::Ok(())
         };
         // An error ends the connection as surely as a FIN does: there is nobody left to wait for.
         tokio::time::timeout(linger, ended).await.is_ok()
+    }
+
+    /// Reads once and drops what came; 0 at the end of the stream.
+    async fn drop_some(&mut self) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => {
+                let dropped = stream.async_io(Interest::READABLE, || drop_waiting(stream));
+                dropped.await
+            }
+            Self::Unix(stream) => {
+                let dropped = stream.async_io(Interest::READABLE, || drop_waiting(stream));
+                dropped.await
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => hot_buffer::read(self, |_| ()).await,
+        }
     }
 
     /// Says what is left to say to a peer that has closed: to TLS the end is a message of its own, close_notify.
@@ -199,6 +218,13 @@ impl Stream {
         // It can fail only for a descriptor that is no socket; then the close below is all there is to do.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// Drops what waits in the receive buffer, and never waits for more: whoever was given a descriptor of the socket
+/// ([`Conn::lend`](crate::Conn::lend)) has it in blocking mode, or can set that at any time.
+fn drop_waiting(socket: &impl AsFd) -> io::Result<usize> {
+    let mut dropped = [MaybeUninit::uninit(); 8 * 1024];
+    SockRef::from(socket).recv_with_flags(&mut dropped, libc::MSG_DONTWAIT)
 }
 
 /// How long [`Stream::close`] and a server wait for the kernel to take more of what TLS still holds: as long as nginx waits

@@ -1,5 +1,6 @@
 //! `sockeye serve`: its options.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ const TLS: &str = "TLS";
 const FILES: &str = "Service: files";
 const HTTP: &str = "Service: http";
 const SCRIPTS: &str = "For scripts";
+const EXEC: &str = "Service: exec";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -27,6 +29,7 @@ Examples:
   sockeye serve files DIR -l :8080 --index   a folder over HTTP, for a browser or curl
   sockeye serve http -l 127.0.0.1:8080       tells HTTP clients what they have sent
   sockeye serve -l :7443 --tls-cert chain.pem --tls-key key.pem --rate 10/s
+  sockeye serve exec -- cat                  a program for each connection, as inetd does
   sockeye serve --json | jq .                every event as one JSON object a line
 
 ";
@@ -50,6 +53,9 @@ pub(crate) struct Serve {
     /// The folder of 'files' [default: the current one]
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
+    /// What 'exec' runs for each connection, with its arguments
+    #[arg(last = true, value_name = "PROGRAM", hide_short_help = true)]
+    pub(crate) command: Vec<OsString>,
 
     /// Where to listen: HOST:PORT, :PORT, [::1]:PORT, unix:PATH; may be repeated [default: 127.0.0.1:7000]
     ///
@@ -62,7 +68,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<NonZeroUsize>,
 
-    /// Open connections; more wait in the listen queue [default: what the descriptor limit allows]
+    /// Open connections; more wait in the listen queue [default: what the descriptor limit allows; exec: 100]
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
@@ -226,6 +232,24 @@ pub(crate) struct Serve {
     /// Write the process ID to this file; it is removed at the end
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = SCRIPTS)]
     pub(crate) pid_file: Option<PathBuf>,
+    /// Have /bin/sh run the one argument after --, as a command line
+    #[arg(long, hide_short_help = true, help_heading = EXEC)]
+    pub(crate) shell: bool,
+
+    /// Run the program on a terminal of its own (pty), 80 by 24
+    #[arg(long, hide_short_help = true, help_heading = EXEC)]
+    pub(crate) pty: bool,
+
+    /// Where the program's stderr goes [default: log; with --pty its terminal]
+    #[arg(long, value_name = "WHERE", value_enum, conflicts_with = "pty", hide_short_help = true, help_heading = EXEC)]
+    pub(crate) stderr: Option<StderrTo>,
+
+    /// How long after TERM a program gets KILL [default: 2s]
+    ///
+    /// Both go to its whole process group: when the client is gone, when a time limit is over or the server is cut short, and
+    /// to what a program that has ended leaves behind.
+    #[arg(long, value_name = "TIME", value_parser = duration, hide_short_help = true, help_heading = EXEC)]
+    pub(crate) kill_after: Option<Duration>,
 
     /// Events on stdout, one JSON object a line (docs/events.md)
     #[arg(long)]
@@ -257,6 +281,19 @@ pub(crate) enum Service {
     Files,
     /// Tell HTTP clients what they have sent
     Http,
+    /// Run the program after -- (docs/exec.md)
+    Exec,
+}
+
+/// Where the stderr of a program goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum StderrTo {
+    /// Into the log, line by line and escaped
+    Log,
+    /// To the server's own stderr, as it is
+    Inherit,
+    /// Nowhere
+    Null,
 }
 
 impl Service {
@@ -269,6 +306,7 @@ impl Service {
             Self::Time => "time",
             Self::Files => "files",
             Self::Http => "http",
+            Self::Exec => "exec",
         }
     }
 
@@ -291,6 +329,15 @@ impl Serve {
             ("--spa", self.spa.is_some(), Service::Files),
             ("--upload", self.upload, Service::Files),
             ("--echo", self.echo, Service::Http),
+            (
+                "a program after --",
+                !self.command.is_empty(),
+                Service::Exec,
+            ),
+            ("--shell", self.shell, Service::Exec),
+            ("--pty", self.pty, Service::Exec),
+            ("--stderr", self.stderr.is_some(), Service::Exec),
+            ("--kill-after", self.kill_after.is_some(), Service::Exec),
         ];
         let mut misplaced = given
             .into_iter()

@@ -1,6 +1,8 @@
 //! What happens while a server serves, as JSON and as lines for people. docs/events.md is the contract.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -45,6 +47,24 @@ pub(crate) enum Event {
     },
     Handshake(Box<Handshake>),
     Request(Box<Requested>),
+    /// A program runs for a connection.
+    Start {
+        id: u64,
+        pid: i32,
+    },
+    /// A line of what a program says on stderr.
+    Stderr {
+        id: u64,
+        text: String,
+    },
+    Exit(Exit),
+    /// A program could not be started; some were before that are told only here.
+    ExecError {
+        id: u64,
+        program: String,
+        error: String,
+        failures: u64,
+    },
     Close(Box<Close>),
     AcceptError {
         listener: String,
@@ -107,6 +127,18 @@ pub(crate) struct Requested {
     pub(super) duration_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user_agent: Option<String>,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Exit {
+    id: u64,
+    pid: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    duration_ms: f64,
 }
 
 /// How a connection ended.
@@ -185,6 +217,16 @@ impl Event {
         }
     }
 
+    pub(super) fn exit(id: u64, pid: i32, status: ExitStatus, duration: Duration) -> Self {
+        Self::Exit(Exit {
+            id,
+            pid,
+            status: status.code(),
+            signal: status.signal(),
+            duration_ms: duration.as_micros() as f64 / 1e3,
+        })
+    }
+
     /// Whether anything is different, or why nothing is.
     pub(crate) fn reload(cause: Cause, reloaded: Result<bool, Failure>) -> Self {
         let (changed, error) = match reloaded {
@@ -240,6 +282,15 @@ impl Event {
             }
             Self::Handshake(handshake) => handshake.text(),
             Self::Request(request) => request.text(),
+            Self::Start { id, pid } => format!("start {id}: process {pid}"),
+            Self::Stderr { id, text } => format!("stderr {id}: {text}"),
+            Self::Exit(exit) => exit.text(),
+            Self::ExecError {
+                id,
+                program,
+                error,
+                failures,
+            } => format!("cannot start '{program}' for {id}: {error} ({failures} times)"),
             Self::Close(close) => close.text(),
             Self::Certificate {
                 certificate,
@@ -289,13 +340,15 @@ impl Event {
                 | Self::Refused { .. }
                 | Self::Handshake(_)
                 | Self::Request(_)
+                | Self::Start { .. }
+                | Self::Exit(_)
                 | Self::Close(_)
         )
     }
 
     pub(super) fn is_error(&self) -> bool {
         match self {
-            Self::AcceptError { .. } | Self::NotReady { .. } => true,
+            Self::AcceptError { .. } | Self::ExecError { .. } | Self::NotReady { .. } => true,
             Self::Reload(reload) => reload.error.is_some(),
             Self::Certificate { warning, .. } => warning.is_some(),
             _ => false,
@@ -346,6 +399,20 @@ impl Requested {
             self.target,
             self.body_bytes,
             self.duration_ms
+        )
+    }
+}
+
+impl Exit {
+    fn text(&self) -> String {
+        let how = match (self.status, self.signal) {
+            (Some(status), _) => format!("status {status}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "an unknown status".to_owned(),
+        };
+        format!(
+            "exit {}: process {} with {how} after {} ms",
+            self.id, self.pid, self.duration_ms
         )
     }
 }

@@ -11,6 +11,27 @@ const ONE_BY_ONE: u32 = 20;
 /// The rest is told in numbers, once in this time.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Failures of one kind, told once in a [`WINDOW`].
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl Failures {
+    /// One more. How many there were since they were last told, if they are told now.
+    pub(super) fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        let due = self
+            .told_at
+            .is_none_or(|told| now.saturating_duration_since(told) >= WINDOW);
+        due.then(|| {
+            self.told_at = Some(now);
+            std::mem::take(&mut self.untold)
+        })
+    }
+}
+
 /// What is told of refusals now, and what was only counted.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {

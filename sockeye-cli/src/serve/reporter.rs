@@ -2,8 +2,10 @@
 //! stderr.
 
 use std::io::{self, stderr, stdout};
+use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sockeye::proxy_protocol::Header;
 use sockeye::stats::{AcceptFailed, Accepted, Closed, Listening, Observer, Opened, Refused};
@@ -13,7 +15,7 @@ use crate::exit::escaped;
 use crate::output::{Lines, Writer, talk};
 use crate::serve::events::{Close, Event, Handshake, millis};
 use crate::serve::ready::Ready;
-use crate::serve::refusals::Refusals;
+use crate::serve::refusals::{Failures, Refusals};
 use crate::serve::sources::Shown;
 use crate::session::{ProxyHeader, Tls};
 
@@ -25,6 +27,7 @@ pub(crate) struct Reporter {
     shown: Vec<Shown>,
     ready: Mutex<Ready>,
     refusals: Mutex<Refusals>,
+    not_started: Mutex<Failures>,
     json: Option<Lines<(SystemTime, Event)>>,
     text: Lines<Event>,
     wants: Wants,
@@ -94,6 +97,7 @@ pub(crate) fn start(
         shown,
         ready: Mutex::new(ready),
         refusals: Mutex::default(),
+        not_started: Mutex::default(),
         json,
         text,
         wants,
@@ -141,6 +145,41 @@ impl Reporter {
         if let Some(reasons) = refused {
             let count = reasons.values().sum();
             self.report(Event::Refused { count, reasons });
+        }
+    }
+
+    /// A program was started for a connection.
+    pub(crate) fn started(&self, id: u64, pid: i32) {
+        if self.wants_connections() {
+            self.report(Event::Start { id, pid });
+        }
+    }
+
+    /// A program could not be started. Told once a second: a flood of clients is no flood of lines.
+    pub(crate) fn not_started(&self, id: u64, program: &Path, error: &io::Error) {
+        let failures = self.not_started.lock();
+        let told = failures
+            .unwrap_or_else(PoisonError::into_inner)
+            .failed(Instant::now());
+        if let Some(failures) = told {
+            self.report(Event::ExecError {
+                id,
+                program: escaped(&program.to_string_lossy()),
+                error: error.to_string(),
+                failures,
+            });
+        }
+    }
+
+    /// A program has said a line on stderr, which is escaped.
+    pub(crate) fn said(&self, id: u64, text: String) {
+        self.report(Event::Stderr { id, text });
+    }
+
+    /// A program has ended.
+    pub(crate) fn exited(&self, id: u64, pid: i32, status: ExitStatus, duration: Duration) {
+        if self.wants_connections() {
+            self.report(Event::exit(id, pid, status, duration));
         }
     }
 

@@ -4,6 +4,7 @@ mod admission;
 mod authority;
 mod bench;
 mod connect;
+mod exec;
 mod faults;
 mod files;
 mod help;

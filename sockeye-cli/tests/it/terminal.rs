@@ -13,11 +13,17 @@ use crate::support::{Serving, finish, sockeye};
 
 /// A `sockeye connect` that has a terminal for stdin and stdout, and the user's end of that terminal.
 fn on_terminal(arguments: &[&str]) -> (Child, File) {
-    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    let user =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&user).expect("granted");
     unlockpt(&user).expect("unlocked");
     let name = ptsname(&user, Vec::new()).expect("a name");
-    let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened");
+    let program = open(
+        name,
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .expect("opened");
     let child = sockeye(&[&["connect"], arguments].concat())
         .stdin(Stdio::from(program.try_clone().expect("cloned")))
         .stdout(Stdio::from(program))
