@@ -1,4 +1,5 @@
-//! The address forms of the program, the same for every verb. Pure, but for the lookup of a name to listen on.
+//! The address forms of the program, the same for every verb. Pure, but for the lookup of a name to listen on, and of the
+//! name of a port.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use sockeye::BindAddr;
 use sockeye::client::Target;
 
 use crate::exit::{Code, Failure};
+use crate::port::{is_several, parse_port, parse_ports};
 
 /// An address, as it was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,7 +86,7 @@ impl Address {
             }
             None => host,
         };
-        let port = parse_port(port).map_err(|why| wrong(&why))?;
+        let port = parse_port(port).map_err(|why| wrong(&why.to_string()))?;
         let place = match host {
             "" if bracketed.is_none() => Place::Port(port),
             "" => return Err(wrong("the host is missing")),
@@ -183,14 +185,35 @@ pub(crate) fn parse_destination(words: &[String]) -> Result<Destination, Failure
     })
 }
 
-fn parse_port(text: &str) -> Result<u16, String> {
-    if text.is_empty() {
-        return Err("the port is missing".to_owned());
+/// As [`parse_destination`], with several ports where one would stand: the destination at the first of them, and all.
+pub(crate) fn parse_destinations(words: &[String]) -> Result<(Destination, Vec<u16>), Failure> {
+    let several = match words {
+        [address] => address
+            .rsplit_once(':')
+            .filter(|_| !address.contains("unix:")),
+        [host, ports] => Some((host.as_str(), ports.as_str())),
+        _ => None,
+    };
+    let Some((before, ports)) = several.filter(|(_, ports)| is_several(ports)) else {
+        let destination = parse_destination(words)?;
+        let port = destination.port();
+        return Ok((destination, port.into_iter().collect()));
+    };
+    let why = |why| Failure::usage(anyhow!("bad ports '{ports}': {why}"));
+    let ports = parse_ports(ports).map_err(why)?;
+    let first = ports[0].to_string();
+    let first = match words {
+        [_] => vec![format!("{before}:{first}")],
+        _ => vec![before.to_owned(), first],
+    };
+    Ok((parse_destination(&first)?, ports))
+}
+
+impl Destination {
+    fn port(&self) -> Option<u16> {
+        match self.target {
+            Target::Host(_, port) => Some(port),
+            _ => None,
+        }
     }
-    // `parse` would take a sign.
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("'{text}' is not a port number"));
-    }
-    let number = text.parse::<u16>();
-    number.map_err(|_| format!("{text} is not a port: the highest is 65535"))
 }

@@ -57,8 +57,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    Serve(Serve),
-    Connect(Connect),
+    Serve(Box<Serve>),
+    Connect(Box<Connect>),
     Bench(Box<Bench>),
     Completions(Completions),
     Man(Man),

@@ -1,55 +1,81 @@
 //! `sockeye connect`: one connection, by hand or from a script.
 
+mod copies;
 mod crlf;
 pub(crate) mod escape;
 mod exchange;
 mod explain;
+mod half;
 mod hex;
+mod interrupt;
+mod keyboard;
+pub(crate) mod menu;
 mod pipe;
+mod probe;
+mod program;
+mod progress;
+mod receiving;
+mod recording;
+mod replay;
+mod sending;
+mod side;
 mod terminal;
+mod throttle;
+mod upload;
 
-use std::fs::File;
-use std::io::{self, Cursor, IsTerminal, Read, Write, stdin, stdout};
+use std::future::pending;
+use std::io::{self, IsTerminal, stderr, stdout};
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU8, NonZeroU64};
 use std::process;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use sockeye::Stream;
 use sockeye::client::{
     ConnectError, Connected, Connector, Failure as Reason, Family, Outcome, Target,
 };
 use sockeye::tls::HandshakeError;
 
-use crate::address::parse_destination;
-use crate::cli::connect::{Connect, OnEof, TlsEof};
-use crate::connect::exchange::{Ending, Exchange, exchange, say_the_end};
+use crate::address::parse_destinations;
+use crate::cli::connect::Connect;
+use crate::connect::exchange::{Ending, exchange};
 use crate::connect::explain::Account;
-use crate::connect::pipe::{Input, Output};
+use crate::connect::interrupt::Interrupt;
+use crate::connect::keyboard::Keyboard;
+use crate::connect::program::Ended;
+use crate::connect::side::Side;
 use crate::exit::{Code, Failure, Warning};
-use crate::output::{data, talk};
+use crate::output::talk;
 use crate::secure::{self, Secured, Securing};
-use crate::session::Tls;
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
-    let destination = parse_destination(&arguments.address)?;
+    let (destination, ports) = parse_destinations(&arguments.address)?;
+    check(&arguments, &ports)?;
     let securing = Securing::new(&arguments.securing, &destination)?;
     if arguments.tls_eof.is_some() && !securing.has_tls() {
         return Err(Failure::usage(anyhow!("--tls-eof is for TLS"))
             .with_hint("write tls://HOST:PORT, or --tls"));
     }
-    let input = input(&arguments)?;
+    let side = Side::open(&arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot start")))?;
+    let keyboard = side.keyboard(&arguments);
+    let plan = Plan {
+        arguments,
+        target: destination.target,
+        ports,
+        securing,
+        interrupt: Interrupt::default(),
+    };
     let ended = runtime.block_on(async {
         tokio::select! {
             biased;
-            ended = talk_to(&arguments, &destination.target, &securing, input) => ended,
-            // While connected, the exchange sees the signal first, and tells what has happened so far.
-            _ = tokio::signal::ctrl_c() => Ok(Code::Interrupted),
+            ended = plan.carry_out(side) => ended,
+            () = plan.interrupt.unheard() => Ok(Code::Interrupted),
+            signal = killed(keyboard.as_ref()) => Ok(signal),
         }
     });
     // A thread may still wait for stdin or for the resolver, and neither can be stopped but by the end of the process.
@@ -57,22 +83,108 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
         talk(&failure);
         failure.code
     });
-    process::exit(code as i32)
+    let code = match code {
+        Code::Interrupted => plan.interrupt.code(),
+        code => code,
+    };
+    drop(keyboard);
+    process::exit(code.number().into())
+}
+
+/// Waits for a signal that must not end us before the terminal is as it was.
+async fn killed(keyboard: Option<&Keyboard>) -> Code {
+    match keyboard {
+        Some(keyboard) => Code::Other(NonZeroU8::MIN.saturating_add(127 + keyboard.ended().await)),
+        None => pending().await,
+    }
+}
+
+/// What was asked for, and can be done more than once.
+struct Plan {
+    arguments: Connect,
+    target: Target,
+    ports: Vec<u16>,
+    securing: Securing,
+    interrupt: Interrupt,
+}
+
+impl Plan {
+    async fn carry_out(&self, side: Side) -> Result<Code, Failure> {
+        let Some(times) = self.arguments.repeat else {
+            return self.once(side).await;
+        };
+        let (mut went_well, mut first_bad) = (0, None);
+        let mut side = Some(side);
+        for time in 0..times.get() {
+            if time > 0 {
+                tokio::time::sleep(self.arguments.interval).await;
+            }
+            let side = match side.take() {
+                Some(side) => side,
+                None => Side::open(&self.arguments)?,
+            };
+            let code = self.once(side).await.unwrap_or_else(|failure| {
+                talk(&failure);
+                failure.code
+            });
+            match code {
+                Code::Done => went_well += 1,
+                Code::Interrupted => return Ok(code),
+                _ => first_bad = first_bad.or(Some(code)),
+            }
+        }
+        if !self.arguments.quiet && !self.arguments.json {
+            talk(&format!("{went_well} of {times} went well"));
+        }
+        Ok(first_bad.unwrap_or(Code::Done))
+    }
+
+    async fn once(&self, side: Side) -> Result<Code, Failure> {
+        let (arguments, target, securing) = (&self.arguments, &self.target, &self.securing);
+        match self.ports.as_slice() {
+            ports @ [_, _, ..] => probe::several(arguments, target, ports, securing).await,
+            _ if arguments.probe => probe::one(arguments, target, securing).await,
+            _ => talk_to(arguments, target, securing, side, &self.interrupt).await,
+        }
+    }
+}
+
+/// What the options alone cannot say of each other.
+fn check(arguments: &Connect, ports: &[u16]) -> Result<(), Failure> {
+    if ports.len() > 1 {
+        several_ports(arguments)?;
+    }
+    let again = arguments.probe || arguments.exec || arguments.send_file.is_some();
+    if arguments.repeat.is_some() && !again && arguments.send.is_empty() {
+        let error = anyhow!("--repeat needs an input that can be had again");
+        return Err(Failure::usage(error)
+            .with_hint("--send TEXT, --send-file FILE, --exec or --probe; --send '' is none"));
+    }
+    Ok(())
+}
+
+/// Several ports are for `--probe`, and without what would be done with the connection to one.
+fn several_ports(arguments: &Connect) -> Result<(), Failure> {
+    let wrong = |why| {
+        Err(Failure::usage(anyhow!(
+            "several ports are for --probe{why}"
+        )))
+    };
+    match arguments {
+        _ if !arguments.probe => wrong(""),
+        _ if arguments.wait_for.is_some() => wrong(", and --wait-for waits for one"),
+        _ => Ok(()),
+    }
 }
 
 async fn talk_to(
     arguments: &Connect,
     target: &Target,
     securing: &Securing,
-    input: Box<dyn Read + Send>,
+    side: Side,
+    interrupt: &Interrupt,
 ) -> Result<Code, Failure> {
-    let connector = connector(arguments);
-    let started = Instant::now();
-    let connected = connect(arguments, &connector, target).await;
-    if arguments.probe {
-        return probe(arguments, target, securing, connected, started).await;
-    }
-    let connected = match connected {
+    let connected = match connect(arguments, &connector(arguments), target).await {
         Ok(connected) => connected,
         Err(error) => {
             let account = Account::of_failure(&error);
@@ -86,27 +198,37 @@ async fn talk_to(
         talk(&format!("connected to {}", connected.peer));
     }
     let mut account = Account::of_success(&connected);
-    let stream = secure(arguments, securing, connected.stream, &mut account).await;
+    let stream = secure(
+        arguments,
+        securing,
+        connected.stream,
+        &mut account,
+        interrupt,
+    )
+    .await;
     let stream = match stream {
         Ok(Some(stream)) => stream,
         Ok(None) => {
-            account.not_secured("interrupted");
+            account.no_talk("interrupted");
             return tell(arguments, account, Ok(Code::Interrupted));
         }
         Err(failure) => {
-            account.not_secured("not_secured");
+            account.no_talk("not_secured");
             return tell(arguments, account, Err(failure));
         }
     };
-    let exchanged = exchange(
-        stream,
-        rules(arguments, securing),
-        Input::start(input).map_err(no_thread)?,
-        Output::start(output(arguments)?).map_err(no_thread)?,
-    )
-    .await;
+    let rules = side.rules(arguments, securing.has_tls());
+    point_to_menu(arguments, &side, &account.peer);
+    let ends = match side.start(arguments, &stream, &account.peer) {
+        Ok(ends) => ends,
+        Err(failure) => {
+            account.no_talk("not_started");
+            return tell(arguments, account, Err(failure));
+        }
+    };
+    let exchanged = exchange(stream, rules, ends, interrupt).await;
     account.ended(&exchanged);
-    if !account.ends_a_line && stdout().is_terminal() {
+    if !account.ends_a_line && stdout().is_terminal() && !arguments.exec {
         talk("");
     }
     let quiet = arguments.quiet || arguments.json;
@@ -119,7 +241,20 @@ async fn talk_to(
         talk(&account.ending());
     }
     let ended = finish(arguments, exchanged.ending, &account);
+    let ended = match exchanged.program {
+        Some(program) => with_program(ended, program),
+        None => ended,
+    };
     tell(arguments, account, ended)
+}
+
+/// Who types learns of the menu.
+fn point_to_menu(arguments: &Connect, side: &Side, peer: &str) {
+    let quiet = arguments.quiet || arguments.json || !stderr().is_terminal();
+    if let Some(escape) = side.menu(arguments).filter(|_| !quiet) {
+        let escape = menu::shown(escape);
+        talk(&format!("connected to {peer}; {escape} has a menu"));
+    }
 }
 
 /// The PROXY header and TLS, as far as they are asked for; `None` after an interrupt.
@@ -128,12 +263,13 @@ async fn secure(
     securing: &Securing,
     stream: Stream,
     account: &mut Account,
+    interrupt: &Interrupt,
 ) -> Result<Option<Stream>, Failure> {
     let mut secured = Secured::default();
     let stream = tokio::select! {
         biased;
         stream = securing.secure(stream, &mut secured) => stream.map(Some),
-        _ = tokio::signal::ctrl_c() => Ok(None),
+        () = interrupt.heard() => Ok(None),
     };
     // As JSON the account is all there is on stderr, and has it in it.
     if !(arguments.explain && arguments.json) {
@@ -151,30 +287,6 @@ async fn secure(
 fn warn(secured: &Secured) {
     if let Some(warning) = &secured.warning {
         talk(&Warning(warning));
-    }
-}
-
-/// When the talk ends.
-fn rules(arguments: &Connect, securing: &Securing) -> Exchange {
-    // An end of our side is no end of a TLS connection to many servers, but of all of it.
-    let on_eof = if securing.has_tls() {
-        OnEof::Keep
-    } else {
-        OnEof::Fin
-    };
-    Exchange {
-        on_eof: arguments.on_eof.unwrap_or(on_eof),
-        // With one of these the end is near, or is no question.
-        tell_kept: arguments.on_eof.is_none()
-            && arguments.recv_bytes.is_none()
-            && arguments.idle_timeout.is_none()
-            && !arguments.quiet
-            && !arguments.json,
-        tls_eof_lax: arguments.tls_eof == Some(TlsEof::Lax),
-        keep_open: arguments.keep_open,
-        idle: arguments.idle_timeout.and_then(|timeout| timeout.0),
-        receive_at_most: arguments.recv_bytes.map(NonZeroU64::get),
-        crlf: arguments.crlf,
     }
 }
 
@@ -244,10 +356,42 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
             Code::Receive,
             anyhow!(error).context("cannot write to stdout"),
         )),
+        Ending::CopyFailed(path, error) => Err(Failure::new(
+            Code::Receive,
+            anyhow!(error).context(format!("cannot write to '{}'", path.display())),
+        )),
+        Ending::Differs(difference) => Err(Failure::new(
+            Code::No,
+            anyhow!(
+                "the answer of {} is not the recorded one: {difference}",
+                account.peer
+            ),
+        )),
         Ending::InputFailed(error) => Err(Failure::usage(
             anyhow!(error).context("cannot read the input"),
         )),
     }
+}
+
+/// If the connection ended well, what counts is how the program ended.
+fn with_program(ended: Result<Code, Failure>, program: io::Result<Ended>) -> Result<Code, Failure> {
+    let program = match program {
+        Ok(program) if program.interrupted => return Ok(Code::Interrupted),
+        Ok(program) => program,
+        Err(error) => {
+            let error = anyhow!(error).context("cannot wait for the program");
+            return ended.and(Err(Failure::usage(error)));
+        }
+    };
+    let code = u8::try_from(program.code()).ok().and_then(NonZeroU8::new);
+    let (Ok(Code::Done), Some(code)) = (&ended, code) else {
+        return ended;
+    };
+    let (name, how) = (&program.name, program.status);
+    Err(Failure::new(
+        Code::Other(code),
+        anyhow!("'{name}' ended with {how}"),
+    ))
 }
 
 fn connector(arguments: &Connect) -> Connector {
@@ -299,70 +443,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
 
-/// Prints whether it is open, which is the answer asked for: not an error. That TLS fails where it is asked for is one.
-async fn probe(
-    arguments: &Connect,
-    target: &Target,
-    securing: &Securing,
-    connected: Result<Connected, ConnectError>,
-    started: Instant,
-) -> Result<Code, Failure> {
-    let mut code = Code::No;
-    let (mut secured, mut insecure) = (Secured::default(), None);
-    let (open, peer, why) = match connected {
-        Ok(connected) => {
-            code = Code::Done;
-            let stream = securing.secure(connected.stream, &mut secured);
-            match stream.await {
-                Ok(mut stream) => say_the_end(&mut stream).await,
-                Err(failure) => insecure = Some(failure),
-            }
-            (true, connected.peer.to_string(), None)
-        }
-        Err(error) => {
-            // Without an address nobody was asked, and nobody has said no.
-            let asked = !error.report.attempts.is_empty() || matches!(target, Target::Unix(_));
-            if !asked {
-                if !arguments.json {
-                    return Err(failure(arguments, error));
-                }
-                code = match error.failure {
-                    Reason::TimedOut(_) => Code::Timeout,
-                    _ => Code::Resolve,
-                };
-            }
-            (false, target.to_string(), Some(explain::why_not(&error)))
-        }
-    };
-    let took = started.elapsed();
-    warn(&secured);
-    let session = secured.tls.as_ref().map(|(session, _)| session);
-    let line = if arguments.json {
-        let why = match &insecure {
-            Some(failure) => Some(format!("{:#}", failure.error)),
-            None => why,
-        };
-        explain::probe_json(target, open, &peer, session, took, why.as_deref())
-    } else {
-        let ms = explain::ms(took);
-        match (&why, session.map(Tls::from)) {
-            (None, None) => format!("{peer} open after {ms} ms"),
-            (None, Some(tls)) => format!("{peer} open after {ms} ms, {}", tls.line()),
-            (Some(why), _) => format!("{peer} closed after {ms} ms: {why}"),
-        }
-    };
-    let quiet = arguments.quiet && !arguments.json;
-    if !quiet {
-        // A closed pipe does not change the answer.
-        let _ = data(&line);
-    }
-    match insecure {
-        Some(failure) if arguments.json => Ok(failure.code),
-        Some(failure) => Err(failure),
-        None => Ok(code),
-    }
-}
-
 /// The exit code and the hint for a connect that failed.
 fn failure(arguments: &Connect, error: ConnectError) -> Failure {
     let refused = error.report.attempts.iter().any(|attempt| {
@@ -406,42 +486,4 @@ pub(crate) fn code_of(error: &ConnectError) -> Code {
         _ if timed_out(&error.report.attempts) => Code::Timeout,
         _ => Code::Connect,
     }
-}
-
-/// What is to be sent.
-fn input(arguments: &Connect) -> Result<Box<dyn Read + Send>, Failure> {
-    if !arguments.send.is_empty() {
-        let texts = arguments.send.iter().map(|text| text.0.as_slice());
-        return Ok(Box::new(Cursor::new(texts.collect::<Vec<_>>().concat())));
-    }
-    match &arguments.send_file {
-        Some(path) => {
-            let cannot = || format!("cannot read '{}'", path.display());
-            let file = File::open(path).with_context(cannot);
-            let file = file.map_err(Failure::usage)?;
-            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                let error = anyhow!(io::Error::from(io::ErrorKind::IsADirectory));
-                return Err(Failure::usage(error.context(cannot())));
-            }
-            Ok(Box::new(file))
-        }
-        None => Ok(Box::new(stdin())),
-    }
-}
-
-/// Where what is received goes, and in what form.
-fn output(arguments: &Connect) -> Result<Box<dyn Write + Send>, Failure> {
-    let plain = pipe::unbuffered_stdout()
-        .map_err(|error| Failure::usage(anyhow!(error).context("cannot write to stdout")))?;
-    Ok(if arguments.hex {
-        Box::new(hex::Dump::new(plain))
-    } else if stdout().is_terminal() && !arguments.raw {
-        Box::new(terminal::Shown::new(plain))
-    } else {
-        plain
-    })
-}
-
-fn no_thread(error: io::Error) -> Failure {
-    Failure::usage(anyhow!(error).context("cannot start a thread"))
 }

@@ -1,34 +1,54 @@
 //! How the program ends: exit codes that scripts can rely on, and errors that say what to do.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
 /// The exit codes of the contract: those of the network are curl's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
 pub(crate) enum Code {
-    Done = 0,
+    Done,
     /// The answer is no: a probe found nobody.
-    No = 1,
+    No,
     /// Usage or configuration.
-    Usage = 2,
-    Resolve = 6,
-    Connect = 7,
-    Timeout = 28,
+    Usage,
+    Resolve,
+    Connect,
+    Timeout,
     /// TLS did not come about.
-    Handshake = 35,
+    Handshake,
     /// Receiving failed, or the stream was cut short.
-    Receive = 56,
+    Receive,
     /// The certificate is not to be trusted.
-    Certificate = 60,
-    Interrupted = 130,
+    Certificate,
+    Interrupted,
+    /// That of the program of `--exec`; or 128 and the number of the signal that ended us.
+    Other(NonZeroU8),
+}
+
+impl Code {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 2,
+            Self::Resolve => 6,
+            Self::Connect => 7,
+            Self::Timeout => 28,
+            Self::Handshake => 35,
+            Self::Receive => 56,
+            Self::Certificate => 60,
+            Self::Interrupted => 130,
+            Self::Other(code) => code.get(),
+        }
+    }
 }
 
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
-        Self::from(code as u8)
+        Self::from(code.number())
     }
 }
 

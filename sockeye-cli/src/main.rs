@@ -12,6 +12,7 @@ mod serve;
 mod address;
 mod certificate;
 mod http;
+mod port;
 mod secure;
 mod session;
 mod tls_files;
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.color.write_global();
     let ended = match cli.verb {
-        Verb::Serve(arguments) => serve::run(arguments),
-        Verb::Connect(arguments) => connect::run(arguments),
+        Verb::Serve(arguments) => serve::run(*arguments),
+        Verb::Connect(arguments) => connect::run(*arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Completions(arguments) => manual::completions(&arguments),
         Verb::Man(arguments) => manual::man(&arguments),

@@ -15,6 +15,12 @@ pub(crate) fn talk(message: &(impl Display + ?Sized)) {
     let _ = writeln!(anstream::stderr().lock(), "{message}");
 }
 
+/// Asks something on stderr: the answer is typed on the same line.
+pub(crate) fn ask(question: &str) {
+    let mut stderr = anstream::stderr().lock();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+}
+
 /// Prints a line of data on stdout.
 pub(crate) fn data(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

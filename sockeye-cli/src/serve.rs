@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     };
     if !can_talk {
         // Nobody reads stderr: another word on it would never end.
-        process::exit(ended.unwrap_or_else(|failure| failure.code) as i32);
+        process::exit(ended.unwrap_or_else(|failure| failure.code).number().into());
     }
     ended
 }

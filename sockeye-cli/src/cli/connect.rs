@@ -1,16 +1,19 @@
 //! `sockeye connect`: its options.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::cli::TEMPLATE;
+use crate::cli::quantity::byte_rate;
 use crate::cli::securing::{SecuringOptions, TLS};
 use crate::cli::time::{Timeout, duration, positive, timeout};
 use crate::connect::escape::Text;
+use crate::connect::menu::{EscapeChar, parse_escape};
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
@@ -27,8 +30,9 @@ const CONNECT_NOTES: &str = "\
 When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing \
 moves for --idle-timeout (28). The end of our input is passed on to the server, but not over TLS; see --on-eof.
 
-Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
-35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted.";
+Exit codes: 0 done, 1 --probe found nobody or --replay another answer, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
+35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted; with --exec that of the program, \
+if the connection ended well.";
 
 /// Talk to a server by hand or from a script.
 #[derive(Debug, Args)]
@@ -40,6 +44,9 @@ Exit codes: 0 done, 1 --probe found nobody, 2 usage, 6 the name does not resolve
 )]
 pub(crate) struct Connect {
     /// HOST PORT, HOST:PORT, [::1]:PORT, :PORT (this machine), tls://HOST:PORT or unix:PATH
+    ///
+    /// A port is a number, or a name that /etc/services has, such as http; for --probe also a range, a list or both:
+    /// 20-25, 22,http,8000-8010.
     #[arg(value_name = "ADDRESS", required = true, num_args = 1..=2)]
     pub(crate) address: Vec<String>,
 
@@ -111,10 +118,15 @@ pub(crate) struct Connect {
 
     /// Only see whether it is open: exit code 0 or 1
     ///
-    /// With TLS, also whether the handshake works: if not, the exit code is 35 or 60.
+    /// With TLS, also whether the handshake works: if not, the exit code is 35 or 60. Several ports (HOST 20-25) are asked
+    /// 64 at a time and told in order, a line each; then the exit code is 0 if one of them is open, with TLS: has agreed
+    /// on that, and else 1.
     #[arg(
         long,
-        conflicts_with_all = ["send", "send_file", "recv_bytes", "hex", "crlf", "keep_open", "explain", "raw"]
+        conflicts_with_all = [
+            "send", "send_file", "recv_bytes", "hex", "crlf", "keep_open", "explain", "raw", "exec", "throttle",
+            "tee_in", "tee_out", "record", "replay", "escape_char",
+        ]
     )]
     pub(crate) probe: bool,
 
@@ -129,6 +141,88 @@ pub(crate) struct Connect {
     /// With --explain and --probe: as one JSON object (docs/events.md)
     #[arg(long, requires = "told")]
     pub(crate) json: bool,
+
+    /// Move at most so many bytes per second in each direction, such as 10KiB/s
+    ///
+    /// No burst is larger than what comes in 100 ms. What is received waits in the kernels of both sides, and the server
+    /// is slowed down when their buffers are full.
+    #[arg(long, value_name = "RATE", value_parser = byte_rate, hide_short_help = true)]
+    pub(crate) throttle: Option<NonZeroU64>,
+
+    /// Do it N times, one connection after the other
+    ///
+    /// With --probe, --send, --send-file or --exec, for nobody knows what is on stdin the next time. The exit code is that
+    /// of the first one that did not go well.
+    #[arg(long, value_name = "N", hide_short_help = true, conflicts_with_all = ["tee_in", "tee_out", "record", "replay"])]
+    pub(crate) repeat: Option<NonZeroU32>,
+
+    /// With --repeat: so long between the end of a connection and the next one
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s", hide_short_help = true, requires = "repeat")]
+    pub(crate) interval: Duration,
+
+    /// What asks for a command when it is typed on a terminal: ^ and a character, or none
+    ///
+    /// Ctrl-] by default, as telnet has it. What was typed before it on the line is sent. Then a line is read: q ends, c closes our side, s tells what has
+    /// happened so far, e sends the character itself, an empty one goes on. Typed twice the character is sent.
+    #[arg(long, value_name = "CHAR", value_parser = parse_escape, default_value = "^]", hide_short_help = true)]
+    pub(crate) escape_char: EscapeChar,
+
+    /// Run a program on our side of the connection: --exec ADDRESS -- PROGRAM ARGS...
+    ///
+    /// What it writes is sent, and what comes it reads; the end of each is passed on, also over TLS. The connection ends when it
+    /// has ended. Who is at the two ends is in its environment: TCPREMOTEIP, TCPREMOTEPORT, TCPLOCALIP, TCPLOCALPORT and PROTO, as
+    /// tcpclient has it, NCAT_REMOTE_ADDR and the others of ncat, REMOTE_ADDR and REMOTE_PORT. If the connection ended well, the
+    /// exit code is the program's, 128 and the signal's number if a signal ended it; if it did not, the program is told so by the
+    /// end of its input, and 2 s later by TERM.
+    #[arg(
+        long,
+        hide_short_help = true,
+        help_heading = PROGRAM,
+        requires = "command",
+        conflicts_with_all = ["send", "send_file", "replay", "hex", "raw", "keep_open"]
+    )]
+    pub(crate) exec: bool,
+
+    /// The program of --exec and its arguments
+    #[arg(
+        last = true,
+        value_name = "PROGRAM",
+        requires = "exec",
+        hide_short_help = true
+    )]
+    pub(crate) command: Vec<OsString>,
+
+    /// Copy what comes into this file, byte for byte, whatever is shown
+    ///
+    /// The file is emptied first. If it cannot be written, all ends with exit code 56.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = FILES)]
+    pub(crate) tee_in: Option<PathBuf>,
+
+    /// Copy what is sent into this file
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = FILES)]
+    pub(crate) tee_out: Option<PathBuf>,
+
+    /// Write both directions with their times into this file, as lines of JSON (docs/record.md)
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = FILES)]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Say again what our side of a recording said; another answer is exit code 1
+    ///
+    /// Each piece is sent at its time, and not before as many bytes have come as had come when it was recorded. The end is
+    /// where the recording ends. The first byte that is another one ends it. --idle-timeout is by default 10 s more than the
+    /// longest pause of the recording.
+    #[arg(
+        long,
+        value_name = "FILE",
+        hide_short_help = true,
+        help_heading = FILES,
+        conflicts_with_all = ["send", "send_file", "recv_bytes", "keep_open", "crlf"]
+    )]
+    pub(crate) replay: Option<PathBuf>,
+
+    /// With --replay: whatever the server answers; nothing is compared, and only the times count
+    #[arg(long, requires = "replay", hide_short_help = true, help_heading = FILES)]
+    pub(crate) replay_unchecked: bool,
 
     #[command(flatten)]
     pub(crate) securing: SecuringOptions,
@@ -147,6 +241,9 @@ pub(crate) struct Connect {
     #[arg(short, long, conflicts_with = "explain")]
     pub(crate) quiet: bool,
 }
+
+const PROGRAM: &str = "Program";
+const FILES: &str = "Files";
 
 /// What an end of TLS without close_notify is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

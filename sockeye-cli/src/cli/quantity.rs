@@ -1,5 +1,7 @@
 //! Sizes and rates on the command line.
 
+use std::num::NonZeroU64;
+
 /// `64`, `64B`, `16KiB` or `16k`, `1MiB` or `1m`: bytes of a message, always in powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     match size(text)? {
@@ -9,6 +11,19 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
 }
 
 const MOST_BYTES: u64 = 1 << 30;
+
+/// `10KiB/s`, or without the `/s`: bytes per second.
+pub(crate) fn byte_rate(text: &str) -> Result<NonZeroU64, String> {
+    match size(text.strip_suffix("/s").unwrap_or(text))? {
+        bytes if bytes <= MOST_BYTES_PER_S => {
+            NonZeroU64::new(bytes).ok_or_else(|| "must be more than 0".to_owned())
+        }
+        _ => Err("64 GiB/s is the most".to_owned()),
+    }
+}
+
+/// More than any link has.
+const MOST_BYTES_PER_S: u64 = 64 << 30;
 
 /// As [`bytes`], without a limit.
 pub(crate) fn size(text: &str) -> Result<u64, String> {

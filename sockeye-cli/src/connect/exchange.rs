@@ -1,21 +1,29 @@
 //! A connected stream between an input and an output, and the end of it: the column `connect` of the contract's table.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::pending;
 use std::io;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
 use sockeye::tcp_info::TcpInfo;
 use sockeye::tls::Session;
-use sockeye::tls_peek::Guess;
 use sockeye::{DELIVERY, Stream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cli::connect::OnEof;
-use crate::connect::crlf::Crlf;
-use crate::connect::pipe::{Input, Output};
+use crate::connect::copies::{Copies, Incomplete};
+use crate::connect::interrupt::Interrupt;
+use crate::connect::pipe::Output;
+use crate::connect::program::{self, Program};
+use crate::connect::progress::Progress;
+use crate::connect::receiving::{Received, receive};
+use crate::connect::replay::{Difference, Expected};
+use crate::connect::sending::{Sent, Source, send};
+use crate::connect::upload::Upload;
 use crate::exit::Warning;
 use crate::output::talk;
 
@@ -31,6 +39,32 @@ pub(crate) struct Exchange {
     pub(crate) idle: Option<Duration>,
     pub(crate) receive_at_most: Option<u64>,
     pub(crate) crlf: bool,
+    /// For each direction.
+    pub(crate) throttle: Option<NonZeroU64>,
+    /// A program is on our side. When the peer has closed, that is told to it, and it may answer; when it has ended, that
+    /// is the end.
+    pub(crate) program: bool,
+    /// What our side says was recorded: the end is when all of it is said, and all that was recorded has come.
+    pub(crate) replay: bool,
+}
+
+/// What takes part on our side.
+pub(crate) struct Ends {
+    pub(crate) source: Source,
+    pub(crate) output: Output,
+    pub(crate) copies: Copies,
+    pub(crate) upload: Upload,
+    pub(crate) expected: Option<Expected>,
+    pub(crate) program: Option<Program>,
+}
+
+/// What both directions share.
+pub(crate) struct Talk<'a> {
+    pub(crate) stream: &'a RefCell<Stream>,
+    pub(crate) rules: Exchange,
+    pub(crate) progress: &'a Progress,
+    pub(crate) copies: &'a Copies,
+    pub(crate) upload: &'a Upload,
 }
 
 const KEPT: &str = "our input has ended; over TLS the connection stays open until the server ends it, or Ctrl-C does \
@@ -56,6 +90,10 @@ pub(crate) enum Ending {
     SendFailed(io::Error),
     OutputFailed(io::Error),
     InputFailed(io::Error),
+    /// A file that gets a copy cannot be written.
+    CopyFailed(PathBuf, io::Error),
+    /// What came is not what was recorded.
+    Differs(Difference),
 }
 
 impl Ending {
@@ -70,6 +108,14 @@ impl Ending {
                 | Self::Interrupted
         )
     }
+
+    /// Whether it is one that was to come.
+    fn is_well(&self) -> bool {
+        matches!(
+            self,
+            Self::PeerClosed | Self::InputEnded | Self::Received | Self::OutputClosed
+        )
+    }
 }
 
 /// What came of it.
@@ -80,6 +126,8 @@ pub(crate) struct Exchanged {
     pub(crate) tcp_info: Option<TcpInfo>,
     /// What TLS knew: by then a server has sent its tickets.
     pub(crate) session: Option<Session>,
+    /// How the program on our side ended.
+    pub(crate) program: Option<io::Result<program::Ended>>,
 }
 
 /// How long we read and drop what still comes after we have closed first.
@@ -90,37 +138,44 @@ const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// Moves bytes both ways until it ends, delivers what came, and closes.
 pub(crate) async fn exchange(
-    mut stream: Stream,
+    stream: Stream,
     rules: Exchange,
-    mut input: Input,
-    mut output: Output,
+    mut ends: Ends,
+    interrupt: &Interrupt,
 ) -> Exchanged {
     let progress = Progress::new(Instant::now());
+    let stream = RefCell::new(stream);
     let mut ending = {
-        let (reader, writer) = tokio::io::split(&mut stream);
-        let sending = send(writer, &mut input, rules, &progress);
-        let receiving = receive(reader, &mut output, rules.receive_at_most, &progress);
-        until_end(sending, receiving, rules, &progress).await
-    };
-    if !matches!(ending, Ending::Interrupted) {
-        let finished = output.finish();
-        let finished = match ending {
-            // Nothing moves, and that may be so because nobody reads our output.
-            Ending::Idle(_) => timeout(LINGER, finished).await.unwrap_or(Ok(())),
-            _ => finished.await,
+        let talk = Talk {
+            stream: &stream,
+            rules,
+            progress: &progress,
+            copies: &ends.copies,
+            upload: &ends.upload,
         };
-        match finished {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                ending = Ending::OutputClosed
-            }
-            Err(error) => ending = Ending::OutputFailed(error),
-        }
+        let sending = send(&talk, &mut ends.source);
+        let receiving = receive(&talk, &mut ends.output, ends.expected.as_mut());
+        interrupt.heard_within(true);
+        until_end(sending, receiving, ends.program.as_mut(), &talk, interrupt).await
+    };
+    // One that was heard just now is not heard without, too.
+    if !matches!(ending, Ending::Interrupted) {
+        interrupt.heard_within(false);
     }
+    drop(ends.upload);
+    if let Some(expected) = &ends.expected
+        && ending.is_well()
+        && let Some(difference) = expected.missing(&progress)
+    {
+        ending = Ending::Differs(difference);
+    }
+    let mut stream = stream.into_inner();
+    ending = delivered(ending, ends.output, rules).await;
+    ending = copied(ending, ends.copies).await;
     // All that is sent is sent, before the end is said: the kernel does so by itself, and TLS does not.
     let all_sent = match ending {
         Ending::InputEnded => true,
-        Ending::PeerClosed => rules.keep_open,
+        Ending::PeerClosed => rules.keep_open || rules.program,
         _ => false,
     };
     if all_sent && let Err(error) = stream.deliver(rules.idle.unwrap_or(DELIVERY)).await {
@@ -132,12 +187,78 @@ pub(crate) async fn exchange(
         stream.close(LINGER).await;
     } else {
         say_the_end(&mut stream).await;
+        drop(stream);
     }
+    drop(ends.source);
+    let program = match ends.program {
+        Some(program) => Some(last_of(program, ending.is_well(), interrupt).await),
+        None => None,
+    };
     Exchanged {
         ending,
         progress,
         tcp_info,
         session,
+        program,
+    }
+}
+
+/// Waits for the end of the program. As long as it takes, if all is well: then an interrupt is for it.
+async fn last_of(
+    program: Program,
+    well: bool,
+    interrupt: &Interrupt,
+) -> io::Result<program::Ended> {
+    if well {
+        interrupt.heard_within(true);
+    }
+    let ended = program.finish(well, interrupt).await;
+    interrupt.heard_within(false);
+    ended
+}
+
+/// Has all that came written.
+async fn delivered(ending: Ending, output: Output, rules: Exchange) -> Ending {
+    if matches!(ending, Ending::Interrupted) {
+        return ending;
+    }
+    let impatient = match ending {
+        // Nothing moves, and that may be so because nobody reads our output.
+        Ending::Idle(_) => true,
+        // A program may take its time, but not when it has ended, or the connection has failed.
+        Ending::PeerClosed => false,
+        _ => rules.program,
+    };
+    let finished = output.finish();
+    let finished = match impatient {
+        true => timeout(LINGER, finished).await.unwrap_or(Ok(())),
+        false => finished.await,
+    };
+    match finished {
+        Ok(()) => ending,
+        // A program need not read all that comes.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe && rules.program => ending,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ending::OutputClosed,
+        Err(error) => Ending::OutputFailed(error),
+    }
+}
+
+/// Has all copies written. A copy that is not complete is a failure, unless there is a graver one.
+async fn copied(ending: Ending, copies: Copies) -> Ending {
+    // Whoever wants to leave is not kept by a slow file.
+    let limit = matches!(ending, Ending::Interrupted | Ending::Idle(_)).then_some(LINGER);
+    match copies.finish(limit).await {
+        Ok(()) => ending,
+        Err(Incomplete { path, error })
+            if ending.is_well() || matches!(ending, Ending::CopyFailed(..)) =>
+        {
+            Ending::CopyFailed(path, error)
+        }
+        Err(Incomplete { path, error }) => {
+            let path = path.display();
+            talk(&Warning(&format!("'{path}' is not complete: {error}")));
+            ending
+        }
     }
 }
 
@@ -146,128 +267,120 @@ pub(crate) async fn say_the_end(stream: &mut Stream) {
     let _ = timeout(LAST_WORD, stream.shutdown()).await;
 }
 
-/// What has happened so far; written by both directions, which are one task.
-pub(crate) struct Progress {
-    pub(crate) started: Instant,
-    /// Before the close, which may linger.
-    pub(crate) ended: Cell<Instant>,
-    moved: Cell<Instant>,
-    pub(crate) sent: Cell<u64>,
-    pub(crate) received: Cell<u64>,
-    pub(crate) first_byte: Cell<Option<Instant>>,
-    pub(crate) our_fin: Cell<Option<Instant>>,
-    pub(crate) peer_fin: Cell<Option<Instant>>,
-    pub(crate) ends_a_line: Cell<bool>,
-    /// What came first is a TLS alert: the server was told something that is no TLS.
-    pub(crate) is_alert: Cell<bool>,
-}
-
-impl Progress {
-    fn new(now: Instant) -> Self {
-        Self {
-            started: now,
-            ended: Cell::new(now),
-            moved: Cell::new(now),
-            sent: Cell::new(0),
-            received: Cell::new(0),
-            first_byte: Cell::new(None),
-            our_fin: Cell::new(None),
-            peer_fin: Cell::new(None),
-            ends_a_line: Cell::new(true),
-            is_alert: Cell::new(false),
-        }
-    }
-
-    fn add(&self, counter: &Cell<u64>, bytes: usize) {
-        counter.set(counter.get() + bytes as u64);
-        self.moved.set(Instant::now());
-    }
-
-    /// Waits until nothing has moved for `limit`.
-    async fn idle(&self, limit: Option<Duration>) -> Duration {
-        let Some(limit) = limit else {
-            return pending().await;
-        };
-        loop {
-            let Some(deadline) = self.moved.get().checked_add(limit) else {
-                return pending().await;
-            };
-            if deadline <= Instant::now() {
-                return limit;
-            }
-            sleep_until(deadline).await;
-        }
-    }
-}
-
-/// How sending ended.
-enum Sent {
-    All,
-    /// The peer takes no more. That alone is no failure of ours: it may have all that it wants, and answer.
-    PeerGone(io::Error),
-    InputFailed(io::Error),
-}
-
-/// How receiving ended.
-enum Received {
-    Fin,
-    /// TLS ended without close_notify.
-    Cut,
-    Enough,
-    Failed(io::Error),
-    /// The output has failed.
-    NoOutput,
-}
-
 async fn until_end(
     sending: impl Future<Output = Sent>,
     receiving: impl Future<Output = Received>,
-    rules: Exchange,
-    progress: &Progress,
+    mut program: Option<&mut Program>,
+    talk: &Talk<'_>,
+    interrupt: &Interrupt,
 ) -> Ending {
     let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
-    let (mut sends, mut receives) = (true, true);
-    let mut last_moment = None;
-    let mut gone = None;
+    let mut interrupted = pin!(interrupt.heard());
+    let mut course = Course::new(talk.rules);
     loop {
+        let last_moment = course.last_moment;
         let wait_over = async {
             match last_moment {
                 Some(moment) => sleep_until(moment).await,
                 None => pending().await,
             }
         };
-        tokio::select! {
-            received = &mut receiving, if receives => match received {
-                Received::Fin if rules.keep_open && sends => receives = false,
-                Received::Fin => return match gone {
-                    // The kernel tells of a reset once, and it told the write: this is no clean end.
-                    Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
-                    _ => Ending::PeerClosed,
-                },
-                Received::Cut if rules.tls_eof_lax && gone.is_none() => return Ending::PeerClosed,
-                Received::Cut => return Ending::Truncated,
-                Received::Enough => return Ending::Received,
-                Received::Failed(error) => return Ending::ReceiveFailed(error),
-                Received::NoOutput => return Ending::OutputClosed,
-            },
-            sent = &mut sending, if sends => {
-                sends = false;
-                match (sent, rules.on_eof) {
-                    (Sent::InputFailed(error), _) => return Ending::InputFailed(error),
-                    (Sent::PeerGone(error), _) if !receives => return Ending::SendFailed(error),
-                    (Sent::PeerGone(error), _) => gone = Some(error),
-                    _ if !receives => return Ending::PeerClosed,
-                    (Sent::All, OnEof::Exit) => return Ending::InputEnded,
-                    (Sent::All, OnEof::Wait(time)) => last_moment = Instant::now().checked_add(time),
-                    (Sent::All, OnEof::Keep) if rules.tell_kept => talk(&Warning(KEPT)),
-                    (Sent::All, OnEof::Fin | OnEof::Keep) => {}
-                }
-            },
-            () = wait_over => return Ending::InputEnded,
-            limit = progress.idle(rules.idle) => return Ending::Idle(limit),
-            _ = tokio::signal::ctrl_c() => return Ending::Interrupted,
+        let program_ended = async {
+            match &mut program {
+                Some(program) => program.ended().await,
+                None => pending().await,
+            }
+        };
+        let ending = tokio::select! {
+            received = &mut receiving, if course.receives => course.received(received),
+            sent = &mut sending, if course.sends => course.sent(sent),
+            () = wait_over => Some(Ending::InputEnded),
+            // Others may have its stdout yet: it is over when they have closed that, too.
+            () = program_ended, if !course.sends => Some(Ending::InputEnded),
+            limit = talk.progress.idle(talk.rules.idle) => Some(Ending::Idle(limit)),
+            () = &mut interrupted => Some(Ending::Interrupted),
+        };
+        if let Some(ending) = ending {
+            return ending;
         }
     }
+}
+
+/// Which directions still go on. Pure.
+struct Course {
+    rules: Exchange,
+    sends: bool,
+    receives: bool,
+    /// All has come that was to come.
+    enough: bool,
+    /// When it is over even if the peer goes on.
+    last_moment: Option<Instant>,
+    /// Why the peer takes no more.
+    gone: Option<io::Error>,
+}
+
+impl Course {
+    fn new(rules: Exchange) -> Self {
+        Self {
+            rules,
+            sends: true,
+            receives: true,
+            enough: false,
+            last_moment: None,
+            gone: None,
+        }
+    }
+
+    /// What the end of receiving means: the end of all, or not yet.
+    fn received(&mut self, received: Received) -> Option<Ending> {
+        let goes_on = self.sends && (self.rules.keep_open || self.rules.program);
+        self.receives = false;
+        Some(match received {
+            Received::Fin if goes_on => return None,
+            Received::Enough if self.sends && self.rules.replay => {
+                self.enough = true;
+                return None;
+            }
+            Received::Fin => match self.gone.take() {
+                // The kernel tells of a reset once, and it told the write: this is no clean end.
+                Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
+                _ => Ending::PeerClosed,
+            },
+            Received::Cut if self.rules.tls_eof_lax && self.gone.is_none() => Ending::PeerClosed,
+            Received::Cut => Ending::Truncated,
+            Received::Enough => Ending::Received,
+            Received::Failed(error) => Ending::ReceiveFailed(error),
+            Received::NoOutput => Ending::OutputClosed,
+            Received::CopyBroken => Ending::CopyFailed(PathBuf::new(), broken()),
+            Received::Differs(difference) => Ending::Differs(difference),
+        })
+    }
+
+    /// The same of sending.
+    fn sent(&mut self, sent: Sent) -> Option<Ending> {
+        self.sends = false;
+        match (sent, self.rules.on_eof) {
+            (Sent::InputFailed(error), _) => return Some(Ending::InputFailed(error)),
+            (Sent::CopyBroken, _) => return Some(Ending::CopyFailed(PathBuf::new(), broken())),
+            (Sent::Quit, _) => return Some(Ending::InputEnded),
+            (Sent::PeerGone(error), _) if !self.receives => return Some(Ending::SendFailed(error)),
+            (Sent::PeerGone(error), _) => self.gone = Some(error),
+            _ if self.enough => return Some(Ending::Received),
+            _ if !self.receives => return Some(Ending::PeerClosed),
+            (Sent::All, OnEof::Exit) => return Some(Ending::InputEnded),
+            (Sent::All, OnEof::Wait(time)) => {
+                self.last_moment = Instant::now().checked_add(time);
+            }
+            (Sent::All, OnEof::Keep) if self.rules.tell_kept => talk(&Warning(KEPT)),
+            (Sent::All, OnEof::Fin | OnEof::Keep) | (Sent::Closed, _) => {}
+        }
+        None
+    }
+}
+
+/// Until the copy itself says why.
+fn broken() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
 }
 
 fn is_reset(error: &io::Error) -> bool {
@@ -275,76 +388,4 @@ fn is_reset(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
     )
-}
-
-async fn send(
-    mut writer: impl AsyncWrite + Unpin,
-    input: &mut Input,
-    rules: Exchange,
-    progress: &Progress,
-) -> Sent {
-    let mut crlf = rules.crlf.then(Crlf::default);
-    while let Some(piece) = input.next().await {
-        let piece = match (piece, &mut crlf) {
-            (Ok(piece), None) => piece,
-            (Ok(piece), Some(crlf)) => crlf.convert(&piece),
-            (Err(error), _) => return Sent::InputFailed(error),
-        };
-        let mut rest = piece.as_slice();
-        while !rest.is_empty() {
-            match writer.write(rest).await {
-                Ok(0) => return Sent::PeerGone(io::ErrorKind::WriteZero.into()),
-                Err(error) => return Sent::PeerGone(error),
-                Ok(bytes) => {
-                    progress.add(&progress.sent, bytes);
-                    rest = &rest[bytes..];
-                }
-            }
-        }
-        input.recycle(piece);
-    }
-    if matches!(rules.on_eof, OnEof::Fin | OnEof::Wait(_)) {
-        if let Err(error) = writer.shutdown().await {
-            return Sent::PeerGone(error);
-        }
-        progress.our_fin.set(Some(Instant::now()));
-    }
-    Sent::All
-}
-
-async fn receive(
-    mut reader: impl AsyncRead + Unpin,
-    output: &mut Output,
-    at_most: Option<u64>,
-    progress: &Progress,
-) -> Received {
-    let mut wanted = at_most.unwrap_or(u64::MAX);
-    while wanted > 0 {
-        let Some(mut buffer) = output.buffer().await else {
-            return Received::NoOutput;
-        };
-        match (&mut reader).take(wanted).read_buf(&mut buffer).await {
-            Ok(0) => {
-                progress.peer_fin.set(Some(Instant::now()));
-                return Received::Fin;
-            }
-            Ok(bytes) => {
-                wanted -= bytes as u64;
-                progress.add(&progress.received, bytes);
-                if progress.first_byte.get().is_none() {
-                    progress.first_byte.set(Some(Instant::now()));
-                    progress.is_alert.set(Guess::of(&buffer) == Guess::TlsAlert);
-                }
-                progress.ends_a_line.set(buffer.ends_with(b"\n"));
-                output.write(buffer);
-            }
-            // A socket itself ends without an error; only TLS can tell an end from a cut.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                progress.peer_fin.set(Some(Instant::now()));
-                return Received::Cut;
-            }
-            Err(error) => return Received::Failed(error),
-        }
-    }
-    Received::Enough
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::certificate::Certificate;
 use crate::connect::exchange::{Ending, Exchanged};
+use crate::connect::progress::Progress;
 use crate::output::talk;
 use crate::secure::Secured;
 use crate::session::{ProxyHeader, Tls};
@@ -35,6 +36,7 @@ pub(crate) struct Account {
     duration_ms: Option<f64>,
     closed_first: Option<&'static str>,
     ending: &'static str,
+    program_exit_code: Option<i32>,
     pub(crate) error: Option<String>,
     tcp_info: Option<TcpInfo>,
     /// Whether what was received ends with a line's end.
@@ -130,8 +132,8 @@ impl Account {
         self.warning = secured.warning;
     }
 
-    /// The handshake failed, or was interrupted: there was nothing to talk on.
-    pub(crate) fn not_secured(&mut self, ending: &'static str) {
+    /// The handshake failed, or was interrupted, or our side could not be started: there was no talk.
+    pub(crate) fn no_talk(&mut self, ending: &'static str) {
         self.ending = ending;
     }
 
@@ -169,6 +171,7 @@ impl Account {
             progress,
             tcp_info,
             session,
+            program,
         } = exchanged;
         if let (Some(tls), Some(session)) = (&mut self.tls, session) {
             tls.session = session.into();
@@ -188,6 +191,9 @@ impl Account {
         });
         self.ends_a_line = progress.ends_a_line.get();
         self.tcp_info = *tcp_info;
+        if let Some(Ok(program)) = program {
+            self.program_exit_code = Some(program.code());
+        }
         (self.ending, self.error) = match ending {
             Ending::PeerClosed => ("peer_closed", None),
             Ending::InputEnded => ("input_ended", None),
@@ -200,6 +206,8 @@ impl Account {
             Ending::SendFailed(error) => ("send_failed", Some(error.to_string())),
             Ending::OutputFailed(error) => ("output_failed", Some(error.to_string())),
             Ending::InputFailed(error) => ("input_failed", Some(error.to_string())),
+            Ending::CopyFailed(_, error) => ("copy_failed", Some(error.to_string())),
+            Ending::Differs(difference) => ("differs", Some(difference.to_string())),
         };
     }
 
@@ -268,6 +276,9 @@ impl Account {
         ));
         if let Some(info) = &self.tcp_info {
             talk(&format!("tcp        {}", in_words(info)));
+        }
+        if let Some(code) = self.program_exit_code {
+            talk(&format!("program    ended with exit code {code}"));
         }
     }
 }
@@ -342,6 +353,14 @@ pub(crate) fn probe_json(
         "error": why,
     })
     .to_string()
+}
+
+/// What has happened so far, in a line.
+pub(crate) fn status(progress: &Progress, info: Option<&TcpInfo>) -> String {
+    let (sent, received) = (progress.sent.get(), progress.received.get());
+    let after = ms(progress.started.elapsed());
+    let tcp = info.map_or_else(String::new, |info| format!("; {}", in_words(info)));
+    format!("{sent} bytes sent, {received} received in {after} ms{tcp}")
 }
 
 fn in_words(info: &TcpInfo) -> String {

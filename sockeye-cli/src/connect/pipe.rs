@@ -10,7 +10,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes per buffer: twice what a pipe holds by default.
-const BUFFER_BYTES: usize = 128 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Buffers on the way. Two would let both sides work at once; four even out their rhythm.
 const BUFFERS: usize = 4;
@@ -64,7 +64,8 @@ impl Input {
 
 /// The end that is written to.
 pub(crate) struct Output {
-    fill: mpsc::Sender<Vec<u8>>,
+    /// `None` when nothing more is to be written.
+    fill: Option<mpsc::Sender<Vec<u8>>>,
     emptied: mpsc::Receiver<Vec<u8>>,
     written: oneshot::Receiver<io::Result<()>>,
 }
@@ -92,12 +93,14 @@ impl Output {
                     to.flush()
                 };
                 let result = write();
+                // A pipe ends for its reader before anybody is told.
+                drop(to);
                 // The other end sees `emptied` closed and asks.
                 drop(empty);
                 let _ = end.send(result);
             })?;
         Ok(Self {
-            fill,
+            fill: Some(fill),
             emptied,
             written,
         })
@@ -113,7 +116,14 @@ impl Output {
     /// Has a buffer of [`Output::buffer`] written.
     pub(crate) fn write(&self, buffer: Vec<u8>) {
         // There is room for every buffer there is; a failure is told by `finish`.
-        let _ = self.fill.try_send(buffer);
+        if let Some(fill) = &self.fill {
+            let _ = fill.try_send(buffer);
+        }
+    }
+
+    /// Nothing more comes: what is written to ends when all is written.
+    pub(crate) fn close(&mut self) {
+        self.fill = None;
     }
 
     /// Waits until everything is written.

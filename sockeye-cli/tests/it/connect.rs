@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::support::{PATIENCE, Serving, finish, line_with, lines, run, sockeye, text};
 
-fn connect(arguments: &[&str], input: &[u8]) -> Output {
+pub(crate) fn connect(arguments: &[&str], input: &[u8]) -> Output {
     run(sockeye(&[&["connect"], arguments].concat()), input)
 }
 
 /// A `sockeye connect` whose input and outputs are in the test's hands.
-fn start(arguments: &[&str]) -> Child {
+pub(crate) fn start(arguments: &[&str]) -> Child {
     sockeye(&[&["connect"], arguments].concat())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -23,7 +23,7 @@ fn start(arguments: &[&str]) -> Child {
 }
 
 /// A server of one connection: its address, and what it makes of the connection.
-fn serve_one<T: Send + 'static>(
+pub(crate) fn serve_one<T: Send + 'static>(
     talk: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (String, std::thread::JoinHandle<T>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
@@ -36,14 +36,14 @@ fn serve_one<T: Send + 'static>(
     (address, server)
 }
 
-fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).expect("read");
     all
 }
 
 /// A port where nobody listens while the listener that gave it is alive and bound, but not listening.
-fn closed_port() -> (socket2::Socket, String) {
+pub(crate) fn closed_port() -> (socket2::Socket, String) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.expect("a socket");
     socket
@@ -339,7 +339,9 @@ fn nothing_moving_for_the_idle_timeout_is_exit_code_28() {
 #[test]
 fn recv_bytes_ends_after_exactly_so_many() {
     let serving = Serving::start(&["chargen"]);
-    let output = connect(&["--recv-bytes", "100000", &serving.address], b"");
+    // chargen ends with our input, and may hear of that before it has begun.
+    let keep = ["--on-eof", "keep", &serving.address];
+    let output = connect(&[&["--recv-bytes", "100000"][..], &keep].concat(), b"");
     assert_eq!(
         (output.status.code(), output.stdout.len()),
         (Some(0), 100_000)

@@ -20,7 +20,7 @@ const CORPORA: &[(&str, Check)] = &[
 ];
 
 /// Corpora for code of the program, which are replayed by its own tests.
-const OF_THE_PROGRAM: &[&str] = &["http"];
+const OF_THE_PROGRAM: &[&str] = &["http", "recording"];
 
 #[test]
 fn every_file_of_every_corpus_passes_its_check() {

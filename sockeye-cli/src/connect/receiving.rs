@@ -1,0 +1,111 @@
+//! The server's side of the talk: from the stream to the output.
+
+use std::io;
+
+use sockeye::tls_peek::Guess;
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use crate::connect::exchange::Talk;
+use crate::connect::half::Half;
+use crate::connect::pipe::{BUFFER_BYTES, Output};
+use crate::connect::recording::Side;
+use crate::connect::replay::{Difference, Expected};
+use crate::connect::throttle::{Throttle, granted};
+
+/// How receiving ended.
+pub(crate) enum Received {
+    Fin,
+    /// TLS ended without close_notify.
+    Cut,
+    Enough,
+    Failed(io::Error),
+    /// The output has failed.
+    NoOutput,
+    /// A copy cannot be written.
+    CopyBroken,
+    /// It is not what was recorded.
+    Differs(Difference),
+}
+
+pub(crate) async fn receive(
+    talk: &Talk<'_>,
+    output: &mut Output,
+    mut expected: Option<&mut Expected>,
+) -> Received {
+    let Talk {
+        rules,
+        progress,
+        copies,
+        ..
+    } = talk;
+    let mut reader = Half(talk.stream);
+    let mut throttle = rules
+        .throttle
+        .map(|rate| Throttle::new(rate, Instant::now()));
+    let mut wanted = rules.receive_at_most.unwrap_or(u64::MAX);
+    while wanted > 0 {
+        let mut buffer = match output.buffer().await {
+            Some(buffer) => buffer,
+            // A program may read no more and yet have something to say: what comes is dropped, so that it can be said.
+            None if rules.program => Vec::with_capacity(BUFFER_BYTES),
+            None => return Received::NoOutput,
+        };
+        let most = usize::try_from(wanted)
+            .unwrap_or(usize::MAX)
+            .min(BUFFER_BYTES);
+        let most = granted(&mut throttle, most).await;
+        let Ok(room) = copies.room(Side::Server).await else {
+            return Received::CopyBroken;
+        };
+        let read = (&mut reader).take(most as u64).read_buf(&mut buffer).await;
+        let at = progress.started.elapsed();
+        match read {
+            Ok(0) => {
+                progress.peer_fin.set(Some(Instant::now()));
+                room.end(at);
+                if rules.program {
+                    // So that it knows, and can answer.
+                    output.close();
+                }
+                return Received::Fin;
+            }
+            Ok(bytes) => {
+                room.bytes(at, &buffer);
+                if let Some(throttle) = &mut throttle {
+                    throttle.spend(bytes);
+                }
+                let before = progress.received.get();
+                wanted -= bytes as u64;
+                note(talk, &buffer);
+                let same = match &mut expected {
+                    Some(expected) => expected.compare(before, &buffer).await,
+                    None => Ok(()),
+                };
+                output.write(buffer);
+                if let Err(difference) = same {
+                    return Received::Differs(difference);
+                }
+            }
+            // A socket itself ends without an error; only TLS can tell an end from a cut.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                progress.peer_fin.set(Some(Instant::now()));
+                return Received::Cut;
+            }
+            Err(error) => return Received::Failed(error),
+        }
+    }
+    Received::Enough
+}
+
+/// Notes what has come.
+fn note(talk: &Talk<'_>, came: &[u8]) {
+    let progress = talk.progress;
+    progress.add_received(came.len());
+    if progress.first_byte.get().is_none() {
+        progress.first_byte.set(Some(Instant::now()));
+        progress.is_alert.set(Guess::of(came) == Guess::TlsAlert);
+        talk.upload.give_way();
+    }
+    progress.ends_a_line.set(came.ends_with(b"\n"));
+}
