@@ -21,6 +21,8 @@ pub(crate) struct Found {
     pub(crate) answers: Vec<Answer>,
     /// The body of the answer that did not end.
     pub(crate) rest: Vec<u8>,
+    /// All heads, interim answers' as well.
+    pub(crate) heads: Vec<u8>,
     pub(crate) error: Option<BadResponse>,
 }
 
@@ -35,9 +37,11 @@ pub(crate) struct Answer {
 /// Reads a stream in pieces of these sizes, and then its end.
 pub(crate) fn read(data: &[u8], to_head: bool, pieces: &[usize]) -> Found {
     let mut reader = ResponseReader::new(to_head);
+    reader.keep_heads();
     let mut found = Found {
         answers: Vec::new(),
         rest: Vec::new(),
+        heads: Vec::new(),
         error: None,
     };
     let mut at = 0;
@@ -51,6 +55,7 @@ pub(crate) fn read(data: &[u8], to_head: bool, pieces: &[usize]) -> Found {
                 assert!(!bytes.is_empty());
                 found.rest.extend_from_slice(bytes);
             });
+            found.heads.extend(reader.take_heads());
             match taken {
                 Ok(Progress::More) => {
                     at += piece.len();
@@ -97,6 +102,8 @@ fn check_answers(found: &Found, data: &[u8], to_head: bool) {
         assert!(before + answer.body.len() < answer.end && answer.end <= data.len());
         before = answer.end;
     }
+    assert!(found.heads.is_empty() || found.heads.starts_with(b"HTTP/1."));
+    assert!(found.heads.len() <= data.len());
     if let Some(error) = &found.error {
         assert!(!error.to_string().chars().any(char::is_control), "{error}");
     } else {

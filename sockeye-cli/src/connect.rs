@@ -2,11 +2,13 @@
 
 mod copies;
 mod crlf;
+mod dial;
 pub(crate) mod escape;
 mod exchange;
 mod explain;
 mod half;
 mod hex;
+mod http;
 mod interrupt;
 mod keyboard;
 pub(crate) mod menu;
@@ -14,6 +16,7 @@ mod pipe;
 mod probe;
 mod program;
 mod progress;
+mod proxy;
 mod receiving;
 mod recording;
 mod replay;
@@ -25,20 +28,18 @@ mod upload;
 
 use std::future::pending;
 use std::io::{self, IsTerminal, stderr, stdout};
-use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU64};
 use std::process;
-use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use sockeye::Stream;
-use sockeye::client::{
-    ConnectError, Connected, Connector, Failure as Reason, Family, Outcome, Target,
-};
+use sockeye::client::{Connector, Target};
 use sockeye::tls::HandshakeError;
 
 use crate::address::parse_destinations;
 use crate::cli::connect::Connect;
+pub(crate) use crate::connect::dial::code_of;
+use crate::connect::dial::{connect, connector, failure};
 use crate::connect::exchange::{Ending, exchange};
 use crate::connect::explain::Account;
 use crate::connect::interrupt::Interrupt;
@@ -46,18 +47,28 @@ use crate::connect::keyboard::Keyboard;
 use crate::connect::program::Ended;
 use crate::connect::side::Side;
 use crate::exit::{Code, Failure, Warning};
+use crate::http::{RequestLine, has_body};
 use crate::output::talk;
 use crate::secure::{self, Secured, Securing};
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let (destination, ports) = parse_destinations(&arguments.address)?;
     check(&arguments, &ports)?;
-    let securing = Securing::new(&arguments.securing, &destination)?;
+    let mut securing = Securing::new(&arguments.securing, &destination)?;
+    let connector = connector(&arguments)?;
+    if connector.proxy.is_some() {
+        let name = match (&destination.host, ports.as_slice()) {
+            // Of several ports none is the one.
+            (Some(host), [_, _, ..]) => host.clone(),
+            _ => destination.target.to_string(),
+        };
+        securing.calls_the_peer(name);
+    }
     if arguments.tls_eof.is_some() && !securing.has_tls() {
         return Err(Failure::usage(anyhow!("--tls-eof is for TLS"))
             .with_hint("write tls://HOST:PORT, or --tls"));
     }
-    let side = Side::open(&arguments)?;
+    let side = Side::open(&arguments, &destination.target, securing.has_tls())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,6 +76,7 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let keyboard = side.keyboard(&arguments);
     let plan = Plan {
         arguments,
+        connector,
         target: destination.target,
         ports,
         securing,
@@ -102,6 +114,7 @@ async fn killed(keyboard: Option<&Keyboard>) -> Code {
 /// What was asked for, and can be done more than once.
 struct Plan {
     arguments: Connect,
+    connector: Connector,
     target: Target,
     ports: Vec<u16>,
     securing: Securing,
@@ -121,7 +134,7 @@ impl Plan {
             }
             let side = match side.take() {
                 Some(side) => side,
-                None => Side::open(&self.arguments)?,
+                None => Side::open(&self.arguments, &self.target, self.securing.has_tls())?,
             };
             let code = self.once(side).await.unwrap_or_else(|failure| {
                 talk(&failure);
@@ -141,10 +154,23 @@ impl Plan {
 
     async fn once(&self, side: Side) -> Result<Code, Failure> {
         let (arguments, target, securing) = (&self.arguments, &self.target, &self.securing);
+        let connector = &self.connector;
         match self.ports.as_slice() {
-            ports @ [_, _, ..] => probe::several(arguments, target, ports, securing).await,
-            _ if arguments.probe => probe::one(arguments, target, securing).await,
-            _ => talk_to(arguments, target, securing, side, &self.interrupt).await,
+            ports @ [_, _, ..] => {
+                probe::several(arguments, connector, target, ports, securing).await
+            }
+            _ if arguments.probe => probe::one(arguments, connector, target, securing).await,
+            _ => {
+                talk_to(
+                    arguments,
+                    connector,
+                    target,
+                    securing,
+                    side,
+                    &self.interrupt,
+                )
+                .await
+            }
         }
     }
 }
@@ -154,7 +180,10 @@ fn check(arguments: &Connect, ports: &[u16]) -> Result<(), Failure> {
     if ports.len() > 1 {
         several_ports(arguments)?;
     }
-    let again = arguments.probe || arguments.exec || arguments.send_file.is_some();
+    // Without a body nothing is read for a request.
+    let asks = |line: &RequestLine| !has_body(&line.method);
+    let asks = arguments.http.as_ref().is_some_and(asks);
+    let again = arguments.probe || arguments.exec || arguments.send_file.is_some() || asks;
     if arguments.repeat.is_some() && !again && arguments.send.is_empty() {
         let error = anyhow!("--repeat needs an input that can be had again");
         return Err(Failure::usage(error)
@@ -179,12 +208,13 @@ fn several_ports(arguments: &Connect) -> Result<(), Failure> {
 
 async fn talk_to(
     arguments: &Connect,
+    connector: &Connector,
     target: &Target,
     securing: &Securing,
     side: Side,
     interrupt: &Interrupt,
 ) -> Result<Code, Failure> {
-    let connected = match connect(arguments, &connector(arguments), target).await {
+    let connected = match connect(arguments, connector, target).await {
         Ok(connected) => connected,
         Err(error) => {
             let account = Account::of_failure(&error);
@@ -195,7 +225,7 @@ async fn talk_to(
         for line in explain::steps(&connected.report) {
             talk(&line);
         }
-        talk(&format!("connected to {}", connected.peer));
+        talk(&format!("connected to {}", explain::peer(&connected)));
     }
     let mut account = Account::of_success(&connected);
     let stream = secure(
@@ -236,6 +266,18 @@ async fn talk_to(
         let refused =
             "what came looks like a TLS alert: the server may want tls:// before its address";
         talk(&Warning(refused));
+    }
+    if let (
+        Some(http::Answer {
+            beyond: beyond @ 1..,
+            ..
+        }),
+        false,
+    ) = (&exchanged.answer, quiet)
+    {
+        let warning =
+            format!("{beyond} bytes came after the end of the answer; they are not in it");
+        talk(&Warning(&warning));
     }
     if arguments.verbose {
         talk(&account.ending());
@@ -323,6 +365,15 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
         Ending::PeerClosed | Ending::InputEnded | Ending::Received | Ending::OutputClosed => {
             Ok(Code::Done)
         }
+        Ending::Answered(response) if arguments.fail && response.status >= 400 => {
+            let error = anyhow!("{} answered with status {}", account.peer, response.status);
+            Err(Failure::new(Code::No, error))
+        }
+        Ending::Answered(_) => Ok(Code::Done),
+        Ending::BadAnswer(error) => Err(Failure::new(
+            Code::Receive,
+            anyhow!(error).context(format!("no complete answer from {}", account.peer)),
+        )),
         Ending::Interrupted => Ok(Code::Interrupted),
         Ending::Idle(limit) => Err(Failure::new(
             Code::Timeout,
@@ -392,98 +443,4 @@ fn with_program(ended: Result<Code, Failure>, program: io::Result<Ended>) -> Res
         Code::Other(code),
         anyhow!("'{name}' ended with {how}"),
     ))
-}
-
-fn connector(arguments: &Connect) -> Connector {
-    let mut connector = Connector::default();
-    connector.timeout = arguments.timeout;
-    connector.source = arguments.source.map(|ip| SocketAddr::new(ip, 0));
-    connector.family = match (arguments.ipv4, arguments.ipv6) {
-        (true, _) => Some(Family::V4),
-        (_, true) => Some(Family::V6),
-        _ => None,
-    };
-    connector
-}
-
-/// Connects, with `--wait-for` again and again until it works or the time is up.
-async fn connect(
-    arguments: &Connect,
-    connector: &Connector,
-    target: &Target,
-) -> Result<Connected, ConnectError> {
-    let Some(wait_for) = arguments.wait_for else {
-        return connector.connect(target.clone()).await;
-    };
-    let until = Instant::now() + wait_for;
-    let mut connector = connector.clone();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        connector.timeout = arguments.timeout.min(left).max(SHORTEST_ATTEMPT);
-        let error = match connector.connect(target.clone()).await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => error,
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(error);
-        }
-        // The last attempt is when the time is up.
-        let pause_now = pause.min(left);
-        if arguments.verbose {
-            talk(&format!("{error}; trying again in {pause_now:?}"));
-        }
-        tokio::time::sleep(pause_now).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
-
-/// The exit code and the hint for a connect that failed.
-fn failure(arguments: &Connect, error: ConnectError) -> Failure {
-    let refused = error.report.attempts.iter().any(|attempt| {
-        matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::ConnectionRefused)
-    });
-    let no_source = arguments.source.is_some()
-        && error.report.attempts.iter().any(|attempt| {
-            matches!(&attempt.outcome, Outcome::Failed(e) if e.kind() == io::ErrorKind::AddrNotAvailable)
-        });
-    if no_source {
-        return Failure::usage(error).with_hint("--source takes an IP address of this machine");
-    }
-    let code = code_of(&error);
-    if let (Some(wait_for), Code::Connect | Code::Timeout) = (arguments.wait_for, code) {
-        let limit = humantime::format_duration(wait_for);
-        let error = anyhow!(error).context(format!("not up within {limit}"));
-        return Failure::new(Code::Timeout, error);
-    }
-    let failure = Failure::new(code, error);
-    match code {
-        Code::Connect if refused => {
-            failure.with_hint("nobody listens there; --wait-for 30s tries until somebody does")
-        }
-        Code::Timeout => failure.with_hint("a host or firewall that drops; --timeout waits longer"),
-        _ => failure,
-    }
-}
-
-/// The exit code for a connect that failed.
-pub(crate) fn code_of(error: &ConnectError) -> Code {
-    let timed_out = |attempts: &[sockeye::client::Attempt]| {
-        !attempts.is_empty()
-            && attempts.iter().all(|attempt| match &attempt.outcome {
-                Outcome::Failed(error) => error.kind() == io::ErrorKind::TimedOut,
-                _ => false,
-            })
-    };
-    match &error.failure {
-        Reason::Resolve(_) | Reason::NoUsableAddress => Code::Resolve,
-        Reason::TimedOut(_) => Code::Timeout,
-        _ if timed_out(&error.report.attempts) => Code::Timeout,
-        _ => Code::Connect,
-    }
 }

@@ -1,6 +1,7 @@
 //! The client's side of HTTP/1.1 (RFC 9112): a request as bytes, and where in the stream the answers to it end. Pure:
 //! the connection, its deadlines and what is done with a body are the caller's.
 
+mod body;
 mod chunked;
 mod error;
 mod head;
@@ -14,8 +15,10 @@ mod tests;
     unused_imports,
     reason = "what its functions return, for those who look closer than `bench`"
 )]
-pub(crate) use self::{error::BadResponse, request::BadRequest, response::Response};
+pub(crate) use self::request::BadRequest;
 pub(crate) use self::{
-    request::{host_field, request},
-    response::{Progress, ResponseReader},
+    body::{Exactly, InChunks},
+    error::BadResponse,
+    request::{Field, Framing, RequestLine, has_body, host_field, request, request_head},
+    response::{Progress, Response, ResponseReader},
 };

@@ -23,6 +23,8 @@ use crate::tls_files::{identity, key_log, read, using};
 pub(crate) struct Securing {
     options: SecuringOptions,
     tls: Option<Tls>,
+    /// What the peer is called in messages, if not by the address of its socket.
+    peer: Option<String>,
 }
 
 struct Tls {
@@ -54,6 +56,7 @@ impl Securing {
         let plain = Self {
             options: options.clone(),
             tls: None,
+            peer: None,
         };
         let wanted = destination.tls || options.tls || options.starttls.is_some();
         if !wanted {
@@ -86,6 +89,11 @@ impl Securing {
         })
     }
 
+    /// Behind a proxy the socket has the proxy's address, and that is not whom the words are for.
+    pub(crate) fn calls_the_peer(&mut self, name: String) {
+        self.peer = Some(name);
+    }
+
     pub(crate) fn has_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -108,8 +116,11 @@ impl Securing {
         stream: Stream,
         secured: &mut Secured,
     ) -> Result<Stream, Failure> {
-        let peer = stream.peer_addr().ok();
-        let peer = peer.map_or_else(|| "the server".to_owned(), |peer| peer.to_string());
+        let peer = self
+            .peer
+            .clone()
+            .or_else(|| Some(stream.peer_addr().ok()?.to_string()));
+        let peer = peer.unwrap_or_else(|| "the server".to_owned());
         let limit = self.options.handshake_timeout;
         let steps = async {
             let stream = send_header(&self.options, stream, secured, &peer).await?;

@@ -1,7 +1,8 @@
 //! The connect side: from a name to a connected [`Stream`], or to an error that says what was tried.
 //!
 //! The name is resolved, and its addresses raced as RFC 8305 ("Happy Eyeballs") has it: IPv6 and IPv4 in turn, the
-//! next one 250 ms after the last or as soon as that has failed, and the first to connect wins.
+//! next one 250 ms after the last or as soon as that has failed, and the first to connect wins. With a [`Proxy`] that is
+//! done with the proxy's name, and then the proxy is asked for the target.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,6 +23,12 @@ use crate::addr::Addr;
 use crate::listener::{SocketOptions, set_tcp_options};
 use crate::stream::Stream;
 use crate::sys;
+
+mod error;
+mod through;
+
+pub use error::{ConnectError, Failure};
+pub use through::{Hop, HopOutcome, Proxy};
 
 /// Connects with default settings: see [`Connector`].
 ///
@@ -110,7 +117,7 @@ impl Family {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Connector {
-    /// For the lookup and all addresses together. Default 10 s: three SYNs are lost before it ends.
+    /// For the lookup, all addresses and the proxy together. Default 10 s: three SYNs are lost before it ends.
     pub timeout: Duration,
     /// From the start of one attempt to that of the next. Default 250 ms (RFC 8305, section 8).
     pub attempt_delay: Duration,
@@ -122,6 +129,8 @@ pub struct Connector {
     pub source: Option<SocketAddr>,
     /// Options of the socket; its backlog means nothing here.
     pub options: SocketOptions,
+    /// What to connect through. Family, source and options are then those of the connection to the proxy. Default `None`.
+    pub proxy: Option<Proxy>,
     lookups: Arc<Semaphore>,
 }
 
@@ -139,6 +148,7 @@ impl Default for Connector {
             family: None,
             source: None,
             options: SocketOptions::default(),
+            proxy: None,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         }
     }
@@ -154,20 +164,9 @@ impl Connector {
         let started = Instant::now();
         let mut report = Report::default();
         let connecting = async {
-            match &target {
-                Target::Host(host, port) => {
-                    let found = match host.parse::<IpAddr>() {
-                        Ok(ip) => vec![SocketAddr::new(ip, *port)],
-                        Err(_) => {
-                            let found = self.resolve(host, *port).await;
-                            report.resolved_in = Some(started.elapsed());
-                            found.map_err(Failure::Resolve)?
-                        }
-                    };
-                    self.tcp(found, started, &mut report).await
-                }
-                Target::Addresses(known) => self.tcp(known.clone(), started, &mut report).await,
-                Target::Unix(path) => unix(path).await,
+            match &self.proxy {
+                None => self.direct(&target, started, &mut report).await,
+                Some(proxy) => self.through(proxy, &target, started, &mut report).await,
             }
         };
         let failure = match tokio::time::timeout(self.timeout, connecting).await {
@@ -183,9 +182,33 @@ impl Connector {
         };
         Err(ConnectError {
             target,
+            proxy: self.proxy.as_ref().map(|proxy| proxy.address.clone()),
             failure,
             report,
         })
+    }
+
+    async fn direct(
+        &self,
+        target: &Target,
+        started: Instant,
+        report: &mut Report,
+    ) -> Result<(Stream, Addr), Failure> {
+        match target {
+            Target::Host(host, port) => {
+                let found = match host.parse::<IpAddr>() {
+                    Ok(ip) => vec![SocketAddr::new(ip, *port)],
+                    Err(_) => {
+                        let found = self.resolve(host, *port).await;
+                        report.resolved_in = Some(started.elapsed());
+                        found.map_err(Failure::Resolve)?
+                    }
+                };
+                self.tcp(found, started, report).await
+            }
+            Target::Addresses(known) => self.tcp(known.clone(), started, report).await,
+            Target::Unix(path) => unix(path).await,
+        }
     }
 
     async fn tcp(
@@ -294,7 +317,7 @@ impl Connector {
 pub struct Connected {
     /// Connected.
     pub stream: Stream,
-    /// The address that won.
+    /// The address that won: the proxy's, if there is one.
     pub peer: Addr,
     /// What was tried.
     pub report: Report,
@@ -306,10 +329,14 @@ pub struct Connected {
 pub struct Report {
     /// When the lookup ended; `None` if it did not, or there was nothing to look up.
     pub resolved_in: Option<Duration>,
-    /// The usable addresses, in the order of trying.
+    /// The usable addresses, in the order of trying: the proxy's, if there is one.
     pub addresses: Vec<SocketAddr>,
     /// The attempts that were begun.
     pub attempts: Vec<Attempt>,
+    /// What the proxy was asked for, in order; empty without one.
+    pub hops: Vec<Hop>,
+    /// What is being connected to is the proxy.
+    is_of_proxy: bool,
 }
 
 /// An attempt at one address.
@@ -336,81 +363,6 @@ pub enum Outcome {
     Failed(io::Error),
     /// Another one won, or the time was up.
     Unfinished,
-}
-
-/// There is no connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ConnectError {
-    /// What was to be connected to.
-    pub target: Target,
-    /// Why not.
-    pub failure: Failure,
-    /// What was tried.
-    pub report: Report,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Failure {
-    /// The name could not be resolved.
-    Resolve(io::Error),
-    /// The name has no address of the family asked for, or of the source address.
-    NoUsableAddress,
-    /// Every address said no: see [`Report::attempts`].
-    AllFailed,
-    /// The Unix socket said no.
-    Unix(io::Error),
-    /// [`Connector::timeout`] was up.
-    TimedOut(Duration),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = &self.target;
-        match (&self.failure, self.report.attempts.as_slice()) {
-            (Failure::Resolve(_), _) => write!(f, "cannot resolve the host of {target}"),
-            (Failure::NoUsableAddress, _) => {
-                write!(f, "{target} has no address of the family asked for")
-            }
-            (Failure::TimedOut(after), []) if matches!(target, Target::Host(..)) => {
-                write!(f, "{target} was not resolved within {after:?}")
-            }
-            (Failure::TimedOut(after), attempts) => {
-                write!(f, "cannot connect to {target} within {after:?}")?;
-                fmt_attempts(attempts, f)
-            }
-            (Failure::AllFailed | Failure::Unix(_), []) => write!(f, "cannot connect to {target}"),
-            (Failure::AllFailed | Failure::Unix(_), [only])
-                if only.address.to_string() == target.to_string() =>
-            {
-                write!(f, "cannot connect to {target}: ")?;
-                only.fmt_outcome(f)
-            }
-            (Failure::AllFailed | Failure::Unix(_), attempts) => {
-                write!(f, "cannot connect to {target}")?;
-                fmt_attempts(attempts, f)
-            }
-        }
-    }
-}
-
-fn fmt_attempts(attempts: &[Attempt], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, attempt) in attempts.iter().enumerate() {
-        f.write_str(if index == 0 { ": " } else { ", " })?;
-        fmt::Display::fmt(attempt, f)?;
-    }
-    Ok(())
-}
-
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.failure {
-            Failure::Resolve(error) | Failure::Unix(error) => Some(error),
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for Attempt {

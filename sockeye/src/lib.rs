@@ -7,7 +7,7 @@
 //!               never        one more?     trusted         asked    services::  linger    counters, event
 //!               fails        let in?       proxies         for
 //!
-//! connect side  resolve ──▶ race the addresses ──▶ PROXY header ──▶ STARTTLS ──▶ TLS ──▶ stream ──▶ close
+//! connect side  resolve ──▶ race the addresses ──▶ proxy ──▶ PROXY header ──▶ STARTTLS ──▶ TLS ──▶ stream ──▶ close
 //! ```
 //!
 //! Each connection gets one task; in it your [`Service`] reads and writes a [`Conn`], and what comes before and after
@@ -44,7 +44,7 @@
 //!    [`CloseReason`].
 //! 2. The accept loop waits for no peer and no service, and nothing a client does ends it.
 //! 3. Everything is bounded, with a documented default: [`Limits`], [`Timeouts`], [`SocketOptions`], [`frame`],
-//!    [`proxy_protocol`], [`starttls`], [`tls_peek`].
+//!    [`proxy_protocol`], [`hop`], [`starttls`], [`tls_peek`].
 //! 4. With [`services`] and [`hot_buffer`], an idle connection holds no buffer.
 //! 5. What a connection took is given back by `Drop`, however it ends.
 //! 6. No byte that a peer sends can make the library panic.
@@ -98,6 +98,7 @@ mod account;
 mod shared;
 
 pub mod client;
+pub mod hop;
 pub mod starttls;
 
 pub mod frame;

@@ -25,6 +25,7 @@ mod ldap;
 mod text;
 mod xmpp;
 
+pub(crate) use answer::shown;
 pub use answer::{
     MAX_LDAP_BYTES, MAX_LINE_BYTES, MAX_REPLY_LINES, MAX_SAID_CHARS, MAX_XMPP_BYTES, StarttlsError,
     Step,
@@ -227,7 +228,7 @@ fn postgres_answer(byte: u8) -> Result<Step, StarttlsError> {
         }),
         _ => Err(StarttlsError::Malformed {
             due: "an answer to SSLRequest",
-            said: answer::shown(&[byte]),
+            said: shown(&[byte]),
         }),
     }
 }

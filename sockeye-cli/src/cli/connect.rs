@@ -14,11 +14,12 @@ use crate::cli::securing::{SecuringOptions, TLS};
 use crate::cli::time::{Timeout, duration, positive, timeout};
 use crate::connect::escape::Text;
 use crate::connect::menu::{EscapeChar, parse_escape};
+use crate::http::{Field, RequestLine};
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   sockeye connect example.com 80                talk by hand; Ctrl-D ends our side
-  sockeye connect --on-eof keep --send 'GET / HTTP/1.0\\r\\n\\r\\n' example.com:80
+  sockeye connect --http /index.html tls://example.com:443 > page
   sockeye connect unix:/tmp/echo.sock < in > out
   sockeye connect --wait-for 30s --probe :5432  wait until it is open
   sockeye connect --explain tls://example.com:443 < request
@@ -28,9 +29,11 @@ Examples:
 
 const CONNECT_NOTES: &str = "\
 When it ends: when the server has sent all and closed (exit 0), when it resets the connection (56), or when nothing \
-moves for --idle-timeout (28). The end of our input is passed on to the server, but not over TLS; see --on-eof.
+moves for --idle-timeout (28). The end of our input is passed on to the server, but not over TLS or through \
+a proxy; see --on-eof. With \
+--http it ends when the answer is complete (0) or was cut short (56).
 
-Exit codes: 0 done, 1 --probe found nobody or --replay another answer, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
+Exit codes: 0 done, 1 --probe found nobody, --fail a bad status or --replay another answer, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
 35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted; with --exec that of the program, \
 if the connection ended well.";
 
@@ -62,15 +65,22 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "IP", hide_short_help = true)]
     pub(crate) source: Option<IpAddr>,
 
-    /// To be connected, the lookup and all addresses together
+    /// To be connected: the lookup, all addresses, the proxy
+    ///
+    /// All of it together.
     #[arg(long, value_name = "TIME", value_parser = positive, default_value = "10s")]
     pub(crate) timeout: Duration,
 
     /// End with exit code 28 when nothing moves for so long [default: off]
+    ///
+    /// With --http the default is 60s.
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) idle_timeout: Option<Timeout>,
 
-    /// When our input ends: fin, keep, exit, wait=TIME [default: fin; TLS: keep]
+    /// When our input ends: fin, keep, exit, wait=TIME [default: fin or keep]
+    ///
+    /// The default is fin, and over TLS and through a proxy keep: many servers over TLS and most proxies take it for the end of
+    /// all, and the answer would be lost.
     ///
     /// fin: tell the server (FIN) and go on receiving; most servers wait for it, but some, nginx among them, take it for a
     /// client that has left, and stop in the midst of a large answer: for these, keep. keep: tell nobody and go on receiving. exit: send what is left
@@ -85,6 +95,30 @@ pub(crate) struct Connect {
     /// Send each LF as CRLF; what already is CRLF stays
     #[arg(long)]
     pub(crate) crlf: bool,
+
+    /// Ask with HTTP and print the answer: /PATH or 'METHOD /PATH'
+    ///
+    /// HTTP/1.1 with Host, and with -v the head of the answer on stderr. --send, --send-file, and stdin with POST, PUT and PATCH
+    /// unless it is a terminal, give its body: with Content-Length, or in chunks if it is longer than 1 MiB and its length is
+    /// not known. It ends where the answer ends, and does not tell the server before (FIN). Redirects are not followed; the
+    /// status is no error unless --fail is there.
+    #[arg(
+        long,
+        value_name = "REQUEST",
+        conflicts_with_all = ["on_eof", "keep_open", "crlf", "recv_bytes", "probe", "exec", "replay"]
+    )]
+    pub(crate) http: Option<RequestLine>,
+
+    /// With --http: a field of the head, 'Name: value'; may be repeated
+    ///
+    /// It stands for the one that would be sent else: Host, User-Agent, Accept. 'Transfer-Encoding: chunked' sends the body in
+    /// chunks as it comes.
+    #[arg(long, value_name = "FIELD", requires = "http", hide_short_help = true)]
+    pub(crate) header: Vec<Field>,
+
+    /// With --http: a status of 400 or more is exit code 1
+    #[arg(long, requires = "http", hide_short_help = true)]
+    pub(crate) fail: bool,
 
     /// Send this instead of stdin; knows \r \n \t \0 \\ \xHH; may be repeated
     #[arg(
@@ -134,7 +168,9 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) wait_for: Option<Duration>,
 
-    /// Tell in the end what happened: addresses, times, bytes, who closed, what the kernel knows
+    /// Tell in the end what happened: addresses, times, bytes, who closed
+    ///
+    /// And what the kernel knows.
     #[arg(long)]
     pub(crate) explain: bool,
 
@@ -223,6 +259,21 @@ pub(crate) struct Connect {
     /// With --replay: whatever the server answers; nothing is compared, and only the times count
     #[arg(long, requires = "replay", hide_short_help = true, help_heading = FILES)]
     pub(crate) replay_unchecked: bool,
+
+    /// Go through a proxy, socks5h://HOST:PORT or http://HOST:PORT
+    ///
+    /// Also socks5://, socks4:// and socks4a://. With socks5 and socks4 names are resolved here, with the others by the proxy. http asks with CONNECT, for any port. Who
+    /// we are says SOCKEYE_PROXY_AUTH=USER:PASSWORD in the environment, and it is sent as it is. -4, -6 and --source are for
+    /// the connection to the proxy, and so are the addresses that --send-proxy says by itself. Some proxies, ssh -D among them,
+    /// say yes before they try: to --probe all is open behind these. ALL_PROXY and its kin are not looked at.
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+
+    /// Read USER:PASSWORD for the proxy from the first line of this file
+    ///
+    /// It comes before SOCKEYE_PROXY_AUTH. In a URL they are refused: everybody on the machine can read a command line.
+    #[arg(long, value_name = "FILE", requires = "proxy", hide_short_help = true)]
+    pub(crate) proxy_auth_file: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) securing: SecuringOptions,

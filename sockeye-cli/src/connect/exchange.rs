@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cli::connect::OnEof;
 use crate::connect::copies::{Copies, Incomplete};
+use crate::connect::http::Answer;
 use crate::connect::interrupt::Interrupt;
 use crate::connect::pipe::Output;
 use crate::connect::program::{self, Program};
@@ -25,6 +26,7 @@ use crate::connect::replay::{Difference, Expected};
 use crate::connect::sending::{Sent, Source, send};
 use crate::connect::upload::Upload;
 use crate::exit::Warning;
+use crate::http::{BadResponse, Response};
 use crate::output::talk;
 
 /// When to end.
@@ -55,6 +57,7 @@ pub(crate) struct Ends {
     pub(crate) copies: Copies,
     pub(crate) upload: Upload,
     pub(crate) expected: Option<Expected>,
+    pub(crate) answer: Option<Answer>,
     pub(crate) program: Option<Program>,
 }
 
@@ -67,7 +70,7 @@ pub(crate) struct Talk<'a> {
     pub(crate) upload: &'a Upload,
 }
 
-const KEPT: &str = "our input has ended; over TLS the connection stays open until the server ends it, or Ctrl-C does \
+const KEPT: &str = "our input has ended; over TLS and through a proxy the connection stays open until the server ends it, or Ctrl-C does \
     (--on-eof fin passes the end on, --on-eof exit ends it)";
 
 /// Why it ended.
@@ -79,6 +82,10 @@ pub(crate) enum Ending {
     InputEnded,
     /// As many bytes came as were asked for.
     Received,
+    /// The answer to `--http` is complete.
+    Answered(Response),
+    /// What came is no answer to `--http`, or not all of it.
+    BadAnswer(BadResponse),
     /// Nobody reads our output any more.
     OutputClosed,
     Interrupted,
@@ -113,7 +120,11 @@ impl Ending {
     fn is_well(&self) -> bool {
         matches!(
             self,
-            Self::PeerClosed | Self::InputEnded | Self::Received | Self::OutputClosed
+            Self::PeerClosed
+                | Self::InputEnded
+                | Self::Received
+                | Self::Answered(_)
+                | Self::OutputClosed
         )
     }
 }
@@ -126,6 +137,8 @@ pub(crate) struct Exchanged {
     pub(crate) tcp_info: Option<TcpInfo>,
     /// What TLS knew: by then a server has sent its tickets.
     pub(crate) session: Option<Session>,
+    /// What `--http` was answered.
+    pub(crate) answer: Option<Answer>,
     /// How the program on our side ended.
     pub(crate) program: Option<io::Result<program::Ended>>,
 }
@@ -154,7 +167,12 @@ pub(crate) async fn exchange(
             upload: &ends.upload,
         };
         let sending = send(&talk, &mut ends.source);
-        let receiving = receive(&talk, &mut ends.output, ends.expected.as_mut());
+        let receiving = receive(
+            &talk,
+            &mut ends.output,
+            ends.expected.as_mut(),
+            ends.answer.as_mut(),
+        );
         interrupt.heard_within(true);
         until_end(sending, receiving, ends.program.as_mut(), &talk, interrupt).await
     };
@@ -199,6 +217,7 @@ pub(crate) async fn exchange(
         progress,
         tcp_info,
         session,
+        answer: ends.answer,
         program,
     }
 }
@@ -344,11 +363,15 @@ impl Course {
             Received::Fin => match self.gone.take() {
                 // The kernel tells of a reset once, and it told the write: this is no clean end.
                 Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
+                // It was to take what we go on to send, whichever of its two ends was seen first.
+                Some(error) if self.rules.keep_open => Ending::SendFailed(error),
                 _ => Ending::PeerClosed,
             },
             Received::Cut if self.rules.tls_eof_lax && self.gone.is_none() => Ending::PeerClosed,
             Received::Cut => Ending::Truncated,
             Received::Enough => Ending::Received,
+            Received::Answered(response) => Ending::Answered(response),
+            Received::BadAnswer(error) => Ending::BadAnswer(error),
             Received::Failed(error) => Ending::ReceiveFailed(error),
             Received::NoOutput => Ending::OutputClosed,
             Received::CopyBroken => Ending::CopyFailed(PathBuf::new(), broken()),

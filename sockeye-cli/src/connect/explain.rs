@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sockeye::client::{Attempt, ConnectError, Connected, Failure, Outcome, Report, Target};
+use sockeye::client::{
+    Attempt, ConnectError, Connected, Failure, Hop, HopOutcome, Outcome, Report, Target,
+};
 use sockeye::tcp_info::TcpInfo;
 use sockeye::tls::Session;
 use tokio::time::Instant;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use crate::certificate::Certificate;
 use crate::connect::exchange::{Ending, Exchanged};
 use crate::connect::progress::Progress;
+use crate::connect::proxy;
 use crate::output::talk;
 use crate::secure::Secured;
 use crate::session::{ProxyHeader, Tls};
@@ -24,12 +27,14 @@ pub(crate) struct Account {
     resolved_ms: Option<f64>,
     addresses: Vec<String>,
     attempts: Vec<Tried>,
+    hops: Vec<Asked>,
     proxy_header: Option<ProxyHeader>,
     starttls: Option<Agreed>,
     tls: Option<TlsSession>,
     /// What a server has shown that was not trusted.
     rejected_certificates: Vec<Certificate>,
     warning: Option<String>,
+    http: Option<Answered>,
     bytes_sent: u64,
     pub(crate) bytes_received: u64,
     first_byte_ms: Option<f64>,
@@ -87,11 +92,56 @@ impl From<&Attempt> for Tried {
     }
 }
 
+/// What was asked of a proxy.
+#[derive(Debug, Serialize)]
+struct Asked {
+    proxy: String,
+    protocol: &'static str,
+    destination: String,
+    started_ms: f64,
+    ended_ms: Option<f64>,
+    outcome: &'static str,
+    error: Option<String>,
+}
+
+impl From<&Hop> for Asked {
+    fn from(hop: &Hop) -> Self {
+        let (outcome, error) = match &hop.outcome {
+            HopOutcome::Open => ("connected", None),
+            HopOutcome::Failed(error) => ("failed", Some(error.to_string())),
+            _ => ("unfinished", None),
+        };
+        Self {
+            proxy: hop.proxy.to_string(),
+            protocol: hop.protocol.as_str(),
+            destination: hop.destination.to_string(),
+            started_ms: ms(hop.started_at),
+            ended_ms: hop.ended_at.map(ms),
+            outcome,
+            error,
+        }
+    }
+}
+
+/// The answer to `--http`.
+#[derive(Debug, Serialize)]
+struct Answered {
+    /// Null unless it was complete.
+    status: Option<u16>,
+    body_bytes: u64,
+}
+
+/// Whom we are connected to: the address that won, or what the proxy was asked for.
+pub(crate) fn peer(connected: &Connected) -> String {
+    let behind = proxy::destination(&connected.report);
+    behind.unwrap_or_else(|| connected.peer.to_string())
+}
+
 impl Account {
     pub(crate) fn of_success(connected: &Connected) -> Self {
         Self {
             connected: true,
-            peer: connected.peer.to_string(),
+            peer: peer(connected),
             local: connected.stream.local_addr().ok().map(|a| a.to_string()),
             ..Self::of_report(&connected.report)
         }
@@ -111,6 +161,7 @@ impl Account {
             resolved_ms: report.resolved_in.map(ms),
             addresses: report.addresses.iter().map(ToString::to_string).collect(),
             attempts: report.attempts.iter().map(Tried::from).collect(),
+            hops: report.hops.iter().map(Asked::from).collect(),
             steps: steps(report),
             ..Self::default()
         }
@@ -171,6 +222,7 @@ impl Account {
             progress,
             tcp_info,
             session,
+            answer,
             program,
         } = exchanged;
         if let (Some(tls), Some(session)) = (&mut self.tls, session) {
@@ -189,6 +241,13 @@ impl Account {
             }
             _ => "us",
         });
+        self.http = answer.as_ref().map(|answer| Answered {
+            status: match ending {
+                Ending::Answered(response) => Some(response.status),
+                _ => None,
+            },
+            body_bytes: answer.body_bytes,
+        });
         self.ends_a_line = progress.ends_a_line.get();
         self.tcp_info = *tcp_info;
         if let Some(Ok(program)) = program {
@@ -198,6 +257,8 @@ impl Account {
             Ending::PeerClosed => ("peer_closed", None),
             Ending::InputEnded => ("input_ended", None),
             Ending::Received => ("received", None),
+            Ending::Answered(_) => ("answered", None),
+            Ending::BadAnswer(error) => ("bad_answer", Some(error.to_string())),
             Ending::OutputClosed => ("output_closed", None),
             Ending::Interrupted => ("interrupted", None),
             Ending::Idle(_) => ("idle", None),
@@ -268,6 +329,12 @@ impl Account {
             .first_byte_ms
             .map_or_else(String::new, |ms| format!(", the first after {ms} ms"));
         talk(&format!("received   {} bytes{first}", self.bytes_received));
+        if let Some(Answered { status, body_bytes }) = self.http {
+            let status = status.map_or_else(|| "no".to_owned(), |status| status.to_string());
+            talk(&format!(
+                "answer     status {status}, {body_bytes} bytes of body"
+            ));
+        }
         let after = self.duration_ms.unwrap_or_default();
         talk(&format!(
             "ended      after {after} ms, {}; {}",
@@ -309,12 +376,33 @@ pub(crate) fn steps(report: &Report) -> Vec<String> {
             ms(attempt.started_at)
         ));
     }
+    for hop in &report.hops {
+        let took = hop.ended_at.map_or_else(String::new, |ended| {
+            format!(" after {} ms", ms(ended.saturating_sub(hop.started_at)))
+        });
+        let (protocol, proxy, at) = (hop.protocol, &hop.proxy, ms(hop.started_at));
+        lines.push(format!(
+            "asked      {protocol} proxy {proxy} at {at} ms for {hop}{took}"
+        ));
+    }
     lines
 }
 
 /// Why there is no connection, without the address.
 pub(crate) fn why_not(error: &ConnectError) -> String {
+    if let Some(reason) = proxy::reason(error) {
+        return reason.to_string();
+    }
+    let why = why_not_direct(error);
+    match error.is_of_proxy() {
+        true => format!("the proxy is not there: {why}"),
+        false => why,
+    }
+}
+
+fn why_not_direct(error: &ConnectError) -> String {
     match &error.failure {
+        Failure::Request(error) => error.to_string(),
         Failure::Resolve(error) | Failure::Unix(error) => error.to_string(),
         Failure::TimedOut(after) => {
             format!("no answer within {}", humantime::format_duration(*after))

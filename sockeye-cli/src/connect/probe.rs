@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use sockeye::client::{Connector, Failure as Reason, Target};
+use sockeye::client::{Connector, Target};
 
 use crate::cli::connect::Connect;
+use crate::connect::dial::{code_of, connect, failure};
 use crate::connect::exchange::say_the_end;
-use crate::connect::{connect, connector, explain, failure, warn};
+use crate::connect::{explain, proxy, warn};
 use crate::exit::{Code, Failure, escaped};
 use crate::output::{data, talk};
 use crate::secure::{Secured, Securing};
@@ -23,10 +24,11 @@ const AT_ONCE: usize = 64;
 /// Prints whether it is open, which is the answer asked for: not an error. That TLS fails where it is asked for is one.
 pub(crate) async fn one(
     arguments: &Connect,
+    connector: &Connector,
     target: &Target,
     securing: &Securing,
 ) -> Result<Code, Failure> {
-    let answer = ask(arguments, &connector(arguments), target, target, securing).await;
+    let answer = ask(arguments, connector, target, target, securing).await;
     if let Some(failure) = answer.unasked {
         if !arguments.json {
             return Err(failure);
@@ -46,6 +48,7 @@ pub(crate) async fn one(
 /// it is yes if one of them is open, as `nc -z` has it; with TLS, if one of them has agreed on that.
 pub(crate) async fn several(
     arguments: &Connect,
+    connector: &Connector,
     target: &Target,
     ports: &[u16],
     securing: &Securing,
@@ -53,15 +56,20 @@ pub(crate) async fn several(
     let Target::Host(host, _) = target else {
         unreachable!("only a host has several ports");
     };
-    let addresses = resolve(host, arguments.timeout).await?;
+    // A proxy is asked by name, and resolves it or not.
+    let addresses = match connector.proxy {
+        None => resolve(host, arguments.timeout).await?,
+        Some(_) => Vec::new(),
+    };
     // If it stays low, a port that could not be asked says so.
     let _ = sockeye::raise_descriptor_limit();
-    let connector = connector(arguments);
     let asked = |index: usize, port: u16| {
         let there = |address: &SocketAddr| SocketAddr::new(address.ip(), port);
-        let target = Target::Addresses(addresses.iter().map(there).collect());
         let name = Target::Host(host.clone(), port);
-        let connector = &connector;
+        let target = match connector.proxy {
+            None => Target::Addresses(addresses.iter().map(there).collect()),
+            Some(_) => name.clone(),
+        };
         async move {
             (
                 index,
@@ -121,19 +129,18 @@ async fn ask(
     let (mut secured, mut insecure, mut unasked) = (Secured::default(), None, None);
     let (open, peer, why) = match connect(arguments, connector, target).await {
         Ok(connected) => {
+            let peer = explain::peer(&connected);
             match securing.secure(connected.stream, &mut secured).await {
                 Ok(mut stream) => say_the_end(&mut stream).await,
                 Err(failure) => insecure = Some(failure),
             }
-            (true, connected.peer.to_string(), None)
+            (true, peer, None)
         }
         Err(error) => {
             let why = explain::why_not(&error);
-            if error.report.attempts.is_empty() && !matches!(target, Target::Unix(_)) {
-                let code = match error.failure {
-                    Reason::TimedOut(_) => Code::Timeout,
-                    _ => Code::Resolve,
-                };
+            let nobody = error.report.attempts.is_empty() && !matches!(target, Target::Unix(_));
+            if nobody || !proxy::has_asked(&error) {
+                let code = code_of(&error);
                 unasked = Some(Failure {
                     code,
                     ..failure(arguments, error)

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use crate::connect::exchange::Talk;
 use crate::connect::half::Half;
+use crate::connect::http::Answer;
 use crate::connect::pipe::{BUFFER_BYTES, Output};
 use crate::connect::recording::Side;
 use crate::connect::replay::{Difference, Expected};
 use crate::connect::throttle::{Throttle, granted};
+use crate::http::{BadResponse, Response};
 
 /// How receiving ended.
 pub(crate) enum Received {
@@ -19,6 +21,10 @@ pub(crate) enum Received {
     /// TLS ended without close_notify.
     Cut,
     Enough,
+    /// The answer to `--http` is complete.
+    Answered(Response),
+    /// It is none, or not all of it.
+    BadAnswer(BadResponse),
     Failed(io::Error),
     /// The output has failed.
     NoOutput,
@@ -32,6 +38,7 @@ pub(crate) async fn receive(
     talk: &Talk<'_>,
     output: &mut Output,
     mut expected: Option<&mut Expected>,
+    mut answer: Option<&mut Answer>,
 ) -> Received {
     let Talk {
         rules,
@@ -68,7 +75,7 @@ pub(crate) async fn receive(
                     // So that it knows, and can answer.
                     output.close();
                 }
-                return Received::Fin;
+                return at_the_end(answer);
             }
             Ok(bytes) => {
                 room.bytes(at, &buffer);
@@ -82,15 +89,29 @@ pub(crate) async fn receive(
                     Some(expected) => expected.compare(before, &buffer).await,
                     None => Ok(()),
                 };
+                let complete = answer.as_mut().map(|answer| answer.take(&mut buffer));
+                if !buffer.is_empty() {
+                    progress.ends_a_line.set(buffer.ends_with(b"\n"));
+                }
                 output.write(buffer);
                 if let Err(difference) = same {
                     return Received::Differs(difference);
+                }
+                match complete.transpose() {
+                    Ok(None) | Ok(Some(None)) => {}
+                    Ok(Some(Some(response))) => return Received::Answered(response),
+                    Err(error) => return Received::BadAnswer(error),
                 }
             }
             // A socket itself ends without an error; only TLS can tell an end from a cut.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 progress.peer_fin.set(Some(Instant::now()));
-                return Received::Cut;
+                return match at_the_end(answer) {
+                    // Only a close ends it, and this one may be anybody's.
+                    Received::Answered(_) if !rules.tls_eof_lax => Received::Cut,
+                    Received::Fin => Received::Cut,
+                    received => received,
+                };
             }
             Err(error) => return Received::Failed(error),
         }
@@ -107,5 +128,13 @@ fn note(talk: &Talk<'_>, came: &[u8]) {
         progress.is_alert.set(Guess::of(came) == Guess::TlsAlert);
         talk.upload.give_way();
     }
-    progress.ends_a_line.set(came.ends_with(b"\n"));
+}
+
+/// What it means that no more comes.
+fn at_the_end(answer: Option<&mut Answer>) -> Received {
+    match answer.map(Answer::end) {
+        None => Received::Fin,
+        Some(Ok(response)) => Received::Answered(response),
+        Some(Err(error)) => Received::BadAnswer(error),
+    }
 }

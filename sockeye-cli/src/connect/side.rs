@@ -4,14 +4,17 @@
 use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read, Write, stdin, stdout};
 use std::num::NonZeroU64;
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use sockeye::Stream;
+use sockeye::client::Target;
 
 use crate::cli::connect::{Connect, OnEof, TlsEof};
 use crate::connect::copies::Files;
 use crate::connect::exchange::{Ends, Exchange};
 use crate::connect::hex;
+use crate::connect::http::{self, Answer};
 use crate::connect::keyboard::Keyboard;
 use crate::connect::menu::Menu;
 use crate::connect::pipe::{Input, Output, unbuffered_stdout};
@@ -36,9 +39,13 @@ enum Opened {
 }
 
 impl Side {
-    pub(crate) fn open(arguments: &Connect) -> Result<Self, Failure> {
+    pub(crate) fn open(arguments: &Connect, target: &Target, tls: bool) -> Result<Self, Failure> {
+        let input = match &arguments.http {
+            Some(line) => Opened::Given(http::request(arguments, line, target, tls)?),
+            None => Opened::open(arguments)?,
+        };
         Ok(Self {
-            input: Opened::open(arguments)?,
+            input,
             files: Files::open(arguments)?,
         })
     }
@@ -60,8 +67,12 @@ impl Side {
         let checked = !arguments.replay_unchecked;
         let (mut idle, mut receive_at_most) = (None, arguments.recv_bytes.map(NonZeroU64::get));
         let on_eof = match &self.input {
-            // An end of our side is no end of a TLS connection to many servers, but of all of it.
-            Opened::Stdin | Opened::Given(_) if has_tls => OnEof::Keep,
+            // An end of our side is an end of all of it to many servers over TLS, to most proxies, and to nginx.
+            _ if arguments.http.is_some() => {
+                idle = Some(http::IDLE);
+                OnEof::Keep
+            }
+            Opened::Stdin | Opened::Given(_) if has_tls || arguments.proxy.is_some() => OnEof::Keep,
             Opened::Stdin | Opened::Given(_) | Opened::Program => OnEof::Fin,
             Opened::Recorded(recorded) => {
                 idle = Some(recorded.patience());
@@ -138,6 +149,10 @@ impl Side {
             copies: self.files.start(peer)?,
             upload: Upload::start(file),
             expected,
+            answer: arguments
+                .http
+                .as_ref()
+                .map(|line| Answer::to(line, arguments.verbose)),
             program,
         })
     }
@@ -153,22 +168,31 @@ impl Opened {
             return Recorded::open(path).map(Self::Recorded);
         }
         if !arguments.send.is_empty() {
-            let texts = arguments.send.iter().map(|text| text.0.as_slice());
-            let texts = texts.collect::<Vec<_>>().concat();
-            return Ok(Self::Given(Box::new(Cursor::new(texts))));
+            return Ok(Self::Given(Box::new(Cursor::new(texts(arguments)))));
         }
-        let Some(path) = &arguments.send_file else {
-            return Ok(Self::Stdin);
-        };
-        let cannot = || format!("cannot read '{}'", path.display());
-        let file = File::open(path).with_context(cannot);
-        let file = file.map_err(Failure::usage)?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            let error = anyhow!(io::Error::from(io::ErrorKind::IsADirectory));
-            return Err(Failure::usage(error.context(cannot())));
+        match &arguments.send_file {
+            Some(path) => Ok(Self::Given(Box::new(file(path)?))),
+            None => Ok(Self::Stdin),
         }
-        Ok(Self::Given(Box::new(file)))
     }
+}
+
+/// What `--send` says, all of it.
+pub(crate) fn texts(arguments: &Connect) -> Vec<u8> {
+    let texts = arguments.send.iter().map(|text| text.0.as_slice());
+    texts.collect::<Vec<_>>().concat()
+}
+
+/// What `--send-file` names.
+pub(crate) fn file(path: &Path) -> Result<File, Failure> {
+    let cannot = || format!("cannot read '{}'", path.display());
+    let file = File::open(path).with_context(cannot);
+    let file = file.map_err(Failure::usage)?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let error = anyhow!(io::Error::from(io::ErrorKind::IsADirectory));
+        return Err(Failure::usage(error.context(cannot())));
+    }
+    Ok(file)
 }
 
 /// Where what is received goes, and in what form.

@@ -26,6 +26,8 @@ pub(crate) enum BadResponse {
     HeadTooLong { max_bytes: usize },
     #[error("the server changed to another protocol (status 101), for which it was not asked")]
     Switched,
+    #[error("the server sent more than {max} interim answers (status 1xx)")]
+    TooManyInterim { max: usize },
 
     #[error("the answer has the Content-Length '{value}', which is not a number of bytes")]
     ContentLength { value: String },

@@ -22,7 +22,8 @@ const GREETING_BYTES: usize = 16;
 /// Finds the answers in what a server sends on one connection.
 ///
 /// It keeps no more than the head of one answer, of at most 64 KiB, while that is incomplete, and the last one if that was
-/// short. It knows nothing of time, so the caller has to limit how long an answer may take.
+/// short; with [`ResponseReader::keep_heads`] also those that nobody has taken. It knows nothing of time, so the caller has
+/// to limit how long an answer may take.
 #[derive(Debug)]
 pub(crate) struct ResponseReader {
     to_head: bool,
@@ -34,9 +35,14 @@ pub(crate) struct ResponseReader {
     /// The last head that came in one piece, and what it said. A server that answers the same request again and again does
     /// it with the same head, but for the date, and what is the same byte for byte need not be read again.
     last: Option<(Vec<u8>, Head)>,
-    /// Whether an interim answer has come, and the final one is owed.
-    has_interim: bool,
+    /// Interim answers that have come, after which the final one is owed.
+    interim: usize,
+    /// Heads as they came, for whoever wants to see them.
+    heads: Option<Vec<u8>>,
 }
+
+/// Servers send none or one; those that tell of progress (103, 102) some.
+const MAX_INTERIM: usize = 100;
 
 /// An answer that has been read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,8 +85,19 @@ impl ResponseReader {
             response: NONE_YET,
             held: Vec::new(),
             last: None,
-            has_interim: false,
+            interim: 0,
+            heads: None,
         }
+    }
+
+    /// From here on keeps each head, interim answers' as well, until [`ResponseReader::take_heads`].
+    pub(crate) fn keep_heads(&mut self) {
+        self.heads.get_or_insert_default();
+    }
+
+    /// The heads since the last call, as they came, with the empty line that ends each.
+    pub(crate) fn take_heads(&mut self) -> Vec<u8> {
+        self.heads.as_mut().map(mem::take).unwrap_or_default()
     }
 
     /// Takes what has come, up to the end of an answer at most, and gives its body to `body` in pieces as it comes. Interim
@@ -130,7 +147,7 @@ impl ResponseReader {
     pub(crate) fn end(&mut self) -> Result<Option<Response>, BadResponse> {
         let received = self.response.body_bytes;
         match &self.state {
-            State::Head if self.held.is_empty() && !self.has_interim => Ok(None),
+            State::Head if self.held.is_empty() && self.interim == 0 => Ok(None),
             State::Head => {
                 // What is wrong in a head that has not ended was perhaps not looked for yet.
                 head::parse(&self.held, self.to_head)?;
@@ -153,11 +170,13 @@ impl ResponseReader {
                 && bytes.starts_with(last)
             {
                 let (head, length) = (*head, last.len());
+                note(&mut self.heads, bytes.get(..length));
                 return self.begin(&head, length);
             }
             return match head::parse(bytes, self.to_head)? {
                 Some((head, length)) => {
                     self.remember(bytes.get(..length), head);
+                    note(&mut self.heads, bytes.get(..length));
                     self.begin(&head, length)
                 }
                 None => {
@@ -173,6 +192,7 @@ impl ResponseReader {
             || has_empty_line(&self.held, before)
             || self.held.len() >= MAX_HEAD_BYTES;
         if is_worth_a_look && let Some((head, length)) = head::parse(&self.held, self.to_head)? {
+            note(&mut self.heads, self.held.get(..length));
             self.held = Vec::new();
             return self.begin(&head, length.saturating_sub(before));
         }
@@ -194,7 +214,10 @@ impl ResponseReader {
         match head.status {
             101 => return Err(BadResponse::Switched),
             100..200 => {
-                self.has_interim = true;
+                if self.interim == MAX_INTERIM {
+                    return Err(BadResponse::TooManyInterim { max: MAX_INTERIM });
+                }
+                self.interim += 1;
                 return Ok((used, false));
             }
             _ => {}
@@ -215,8 +238,14 @@ impl ResponseReader {
 
     fn complete(&mut self) -> Response {
         self.state = State::Head;
-        self.has_interim = false;
+        self.interim = 0;
         mem::replace(&mut self.response, NONE_YET)
+    }
+}
+
+fn note(heads: &mut Option<Vec<u8>>, head: Option<&[u8]>) {
+    if let (Some(heads), Some(head)) = (heads, head) {
+        heads.extend_from_slice(head);
     }
 }
 

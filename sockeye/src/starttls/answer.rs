@@ -93,7 +93,7 @@ fn counted(bytes: usize) -> String {
 }
 
 /// What a server said, fit for an error message: at most [`MAX_SAID_CHARS`], and nothing in it that a terminal obeys.
-pub(super) fn shown(said: &[u8]) -> String {
+pub(crate) fn shown(said: &[u8]) -> String {
     // No character has more than 4 bytes, so what is cut off here would not have been shown.
     let said = said.get(..4 * MAX_SAID_CHARS).unwrap_or(said);
     let mut shown = String::new();

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::support::{Running, loopback, soon};
 
 /// A port where nobody listens, and nobody will while the socket lives.
-fn closed_port(ip: &str) -> (socket2::Socket, SocketAddr) {
+pub(crate) fn closed_port(ip: &str) -> (socket2::Socket, SocketAddr) {
     let address: SocketAddr = (ip.parse::<std::net::IpAddr>().expect("valid"), 0).into();
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");

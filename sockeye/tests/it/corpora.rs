@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[path = "../../../fuzz/checks/hop.rs"]
+pub(crate) mod hop;
 #[path = "../../../fuzz/checks/proxy_protocol.rs"]
 pub(crate) mod proxy_protocol;
 #[path = "../../../fuzz/checks/rules.rs"]
@@ -14,6 +16,7 @@ type Check = fn(&[u8]);
 
 /// A corpus, by the name of its directory and of its target, and its check.
 const CORPORA: &[(&str, Check)] = &[
+    ("hop", hop::check),
     ("proxy_protocol", proxy_protocol::check),
     ("rules", rules::check),
     ("tls_peek", tls_peek::check),

@@ -9,6 +9,7 @@ mod corpora;
 mod deadlines;
 mod frame;
 mod handshake;
+mod hop;
 mod lent;
 mod limits;
 mod proxy_protocol;

@@ -256,6 +256,31 @@ fn interim_answers_are_skipped_and_a_final_one_is_owed() {
 }
 
 #[test]
+fn interim_answers_are_bounded() {
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let end = with("Content-Length: 0\r\n", "");
+    assert_eq!(only(interim.repeat(100) + &end), (vec![], true));
+    let max = 100;
+    assert_eq!(
+        error(interim.repeat(101)),
+        BadResponse::TooManyInterim { max }
+    );
+    // Each answer may have as many.
+    let twice = (interim.repeat(100) + &end).repeat(2);
+    assert_eq!(statuses(&read(twice)), [200, 200]);
+}
+
+#[test]
+fn heads_are_kept_for_whoever_wants_them_in_every_cut() {
+    let heads = "HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 2\n\n";
+    assert_eq!(read(format!("{heads}ab")).heads, heads.as_bytes());
+    // The same head once more is not read again, but is there all the same.
+    let next = with("Content-Length: 2\r\n", "");
+    let stream = format!("{next}ab{next}cd");
+    assert_eq!(read(stream).heads, next.repeat(2).as_bytes());
+}
+
+#[test]
 fn answers_follow_each_other() {
     let stream = [
         with("Content-Length: 2\r\n", "ab"),
