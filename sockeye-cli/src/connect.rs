@@ -20,6 +20,7 @@ mod proxy;
 mod receiving;
 mod recording;
 mod replay;
+mod scripted;
 mod sending;
 mod side;
 mod terminal;
@@ -37,7 +38,7 @@ use sockeye::client::{Connector, Target};
 use sockeye::tls::HandshakeError;
 
 use crate::address::parse_destinations;
-use crate::cli::connect::Connect;
+use crate::cli::connect::{Connect, TlsEof};
 pub(crate) use crate::connect::dial::code_of;
 use crate::connect::dial::{connect, connector, failure};
 use crate::connect::exchange::{Ending, exchange};
@@ -49,6 +50,7 @@ use crate::connect::side::Side;
 use crate::exit::{Code, Failure, Warning};
 use crate::http::{RequestLine, has_body};
 use crate::output::talk;
+use crate::script::{Cut, Kind, Script};
 use crate::secure::{self, Secured, Securing};
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
@@ -68,12 +70,15 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
         return Err(Failure::usage(anyhow!("--tls-eof is for TLS"))
             .with_hint("write tls://HOST:PORT, or --tls"));
     }
-    let side = Side::open(&arguments, &destination.target, securing.has_tls())?;
+    let words = Words::open(&arguments, &destination.target, securing.has_tls())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::usage(anyhow!(error).context("cannot start")))?;
-    let keyboard = side.keyboard(&arguments);
+    let keyboard = match &words {
+        Words::Side(side) => side.keyboard(&arguments),
+        Words::Script(_) => None,
+    };
     let plan = Plan {
         arguments,
         connector,
@@ -85,7 +90,7 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let ended = runtime.block_on(async {
         tokio::select! {
             biased;
-            ended = plan.carry_out(side) => ended,
+            ended = plan.carry_out(words) => ended,
             () = plan.interrupt.unheard() => Ok(Code::Interrupted),
             signal = killed(keyboard.as_ref()) => Ok(signal),
         }
@@ -122,21 +127,21 @@ struct Plan {
 }
 
 impl Plan {
-    async fn carry_out(&self, side: Side) -> Result<Code, Failure> {
+    async fn carry_out(&self, words: Words) -> Result<Code, Failure> {
         let Some(times) = self.arguments.repeat else {
-            return self.once(side).await;
+            return self.once(words).await;
         };
         let (mut went_well, mut first_bad) = (0, None);
-        let mut side = Some(side);
+        let mut words = Some(words);
         for time in 0..times.get() {
             if time > 0 {
                 tokio::time::sleep(self.arguments.interval).await;
             }
-            let side = match side.take() {
-                Some(side) => side,
-                None => Side::open(&self.arguments, &self.target, self.securing.has_tls())?,
+            let words = match words.take() {
+                Some(words) => words,
+                None => Words::open(&self.arguments, &self.target, self.securing.has_tls())?,
             };
-            let code = self.once(side).await.unwrap_or_else(|failure| {
+            let code = self.once(words).await.unwrap_or_else(|failure| {
                 talk(&failure);
                 failure.code
             });
@@ -152,7 +157,7 @@ impl Plan {
         Ok(first_bad.unwrap_or(Code::Done))
     }
 
-    async fn once(&self, side: Side) -> Result<Code, Failure> {
+    async fn once(&self, words: Words) -> Result<Code, Failure> {
         let (arguments, target, securing) = (&self.arguments, &self.target, &self.securing);
         let connector = &self.connector;
         match self.ports.as_slice() {
@@ -166,7 +171,7 @@ impl Plan {
                     connector,
                     target,
                     securing,
-                    side,
+                    words,
                     &self.interrupt,
                 )
                 .await
@@ -183,11 +188,16 @@ fn check(arguments: &Connect, ports: &[u16]) -> Result<(), Failure> {
     // Without a body nothing is read for a request.
     let asks = |line: &RequestLine| !has_body(&line.method);
     let asks = arguments.http.as_ref().is_some_and(asks);
-    let again = arguments.probe || arguments.exec || arguments.send_file.is_some() || asks;
+    let again = arguments.probe
+        || arguments.exec
+        || arguments.send_file.is_some()
+        || arguments.script.is_some()
+        || asks;
     if arguments.repeat.is_some() && !again && arguments.send.is_empty() {
         let error = anyhow!("--repeat needs an input that can be had again");
-        return Err(Failure::usage(error)
-            .with_hint("--send TEXT, --send-file FILE, --exec or --probe; --send '' is none"));
+        return Err(Failure::usage(error).with_hint(
+            "--send TEXT, --send-file FILE, --script, --exec or --probe; --send '' is none",
+        ));
     }
     Ok(())
 }
@@ -206,12 +216,27 @@ fn several_ports(arguments: &Connect) -> Result<(), Failure> {
     }
 }
 
+/// Where what is said comes from.
+enum Words {
+    Side(Box<Side>),
+    Script(Script),
+}
+
+impl Words {
+    fn open(arguments: &Connect, target: &Target, has_tls: bool) -> Result<Self, Failure> {
+        match &arguments.script {
+            Some(path) => Script::load(path).map(Self::Script),
+            None => Side::open(arguments, target, has_tls).map(|side| Self::Side(Box::new(side))),
+        }
+    }
+}
+
 async fn talk_to(
     arguments: &Connect,
     connector: &Connector,
     target: &Target,
     securing: &Securing,
-    side: Side,
+    words: Words,
     interrupt: &Interrupt,
 ) -> Result<Code, Failure> {
     let connected = match connect(arguments, connector, target).await {
@@ -247,16 +272,27 @@ async fn talk_to(
             return tell(arguments, account, Err(failure));
         }
     };
-    let rules = side.rules(arguments, securing.has_tls());
-    point_to_menu(arguments, &side, &account.peer);
-    let ends = match side.start(arguments, &stream, &account.peer) {
-        Ok(ends) => ends,
-        Err(failure) => {
-            account.no_talk("not_started");
-            return tell(arguments, account, Err(failure));
+    let exchanged = match words {
+        Words::Side(side) => {
+            let rules = side.rules(arguments, securing.has_tls());
+            point_to_menu(arguments, &side, &account.peer);
+            let ends = match side.start(arguments, &stream, &account.peer) {
+                Ok(ends) => ends,
+                Err(failure) => {
+                    account.no_talk("not_started");
+                    return tell(arguments, account, Err(failure));
+                }
+            };
+            exchange(stream, rules, ends, interrupt).await
+        }
+        Words::Script(script) => {
+            let cut = match arguments.tls_eof {
+                Some(TlsEof::Lax) => Cut::Ends,
+                _ => Cut::Fails,
+            };
+            scripted::converse(stream, &script, cut, arguments.verbose, interrupt).await
         }
     };
-    let exchanged = exchange(stream, rules, ends, interrupt).await;
     account.ended(&exchanged);
     if !account.ends_a_line && stdout().is_terminal() && !arguments.exec {
         talk("");
@@ -375,6 +411,16 @@ fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code
             anyhow!(error).context(format!("no complete answer from {}", account.peer)),
         )),
         Ending::Interrupted => Ok(Code::Interrupted),
+        Ending::ScriptEnded => Ok(Code::Done),
+        Ending::ScriptFailed(failed) => {
+            let code = match failed.cause.kind() {
+                Kind::Answer => Code::No,
+                Kind::Timeout => Code::Timeout,
+                Kind::Network => Code::Receive,
+                Kind::Script => Code::Usage,
+            };
+            Err(Failure::new(code, failed))
+        }
         Ending::Idle(limit) => Err(Failure::new(
             Code::Timeout,
             anyhow!(

@@ -13,6 +13,7 @@ mod address;
 mod certificate;
 mod http;
 mod port;
+mod script;
 mod secure;
 mod session;
 mod tls_files;

@@ -9,6 +9,7 @@ mod ready;
 mod refusals;
 mod reload;
 mod reporter;
+mod scripted;
 mod signals;
 mod sources;
 mod web;
@@ -36,6 +37,7 @@ use crate::serve::mirror::Mirror;
 use crate::serve::ready::Ready;
 use crate::serve::reload::Reload;
 use crate::serve::reporter::Reporter;
+use crate::serve::scripted::Scripted;
 use crate::serve::sources::{RulesSource, Tls};
 use crate::serve::web::Web;
 
@@ -54,6 +56,10 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     }
     let rules = RulesSource::new(&arguments);
     let tls = Tls::load(&arguments)?;
+    let script = match &service {
+        Chosen::Script(script) => Some(script.clone()),
+        _ => None,
+    };
     let (server, over_tls) = configure(&arguments, &rules, tls.as_ref())?;
     let (handle, drain) = (server.handle(), arguments.drain);
     let shown = tls.as_ref().map_or_else(Vec::new, |tls| tls.shown.clone());
@@ -64,7 +70,7 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     })
     .map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let reporter = Arc::new(reporter);
-    let reload = Reload::new(rules, tls, handle.clone(), &reporter).start();
+    let reload = Reload::new(rules, tls, script, handle.clone(), &reporter).start();
     let reload =
         reload.map_err(|error| Failure::usage(anyhow!(error).context("cannot start a thread")))?;
     let signals = signals::listen(handle, drain, Arc::clone(&reporter), reload)
@@ -101,16 +107,15 @@ enum Chosen {
     Exec(exec::Plan),
     Files(Files),
     Http(Mirror),
+    Script(Scripted),
 }
 
 impl Chosen {
     fn of(arguments: &Serve, workers: NonZeroUsize) -> Result<Self, Failure> {
-        if let Some((option, service)) = arguments.misplaced() {
-            let (given, taken) = (arguments.service.name(), service.name());
-            return Err(
-                Failure::usage(anyhow!("{option} means nothing to '{given}'"))
-                    .with_hint(format!("it is for 'serve {taken}'")),
-            );
+        if let Some((given, hint)) = arguments.misplaced() {
+            let service = arguments.service.name();
+            let error = anyhow!("'serve {service}' has no use for {given}");
+            return Err(Failure::usage(error).with_hint(hint));
         }
         Ok(match arguments.service {
             Service::Exec => Self::Exec(exec::Plan::new(arguments, workers)?),
@@ -129,6 +134,7 @@ impl Chosen {
             Service::Http => Self::Http(Mirror {
                 echo: arguments.echo,
             }),
+            Service::Script => Self::Script(Scripted::load(arguments.path.as_deref())?),
             Service::Echo => Self::Echo,
             Service::Discard => Self::Discard,
             Service::Chargen => Self::Chargen,
@@ -146,6 +152,7 @@ fn serve(
 ) -> Result<Summary, ServeError> {
     match service {
         Chosen::Exec(plan) => plan.serve(server, workers, reporter),
+        Chosen::Script(script) => server.run(workers, script),
         Chosen::Files(files) => server.run(workers, Web::new(files, Arc::clone(reporter))),
         Chosen::Http(mirror) => server.run(workers, Web::new(mirror, Arc::clone(reporter))),
         Chosen::Echo => server.run(workers, services::echo()),

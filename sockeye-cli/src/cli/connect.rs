@@ -33,7 +33,7 @@ moves for --idle-timeout (28). The end of our input is passed on to the server, 
 a proxy; see --on-eof. With \
 --http it ends when the answer is complete (0) or was cut short (56).
 
-Exit codes: 0 done, 1 --probe found nobody, --fail a bad status or --replay another answer, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
+Exit codes: 0 done, 1 --probe found nobody, --fail a bad status, --script another talk or --replay another answer, 2 usage, 6 the name does not resolve, 7 no connection, 28 timeout, \
 35 no TLS, 56 receiving failed or TLS was cut short, 60 the certificate is not to be trusted, 130 interrupted; with --exec that of the program, \
 if the connection ended well.";
 
@@ -132,6 +132,19 @@ pub(crate) struct Connect {
     /// Send this file instead of stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) send_file: Option<PathBuf>,
+
+    /// Follow this script, docs/script.md; exit code 1 if the server does not keep to it
+    ///
+    /// Stdin and stdout are not used. -v tells each step.
+    #[arg(
+        long,
+        value_name = "FILE",
+        hide_short_help = true,
+        conflicts_with_all = [
+            "send", "send_file", "recv_bytes", "hex", "raw", "crlf", "keep_open", "on_eof", "idle_timeout", "probe"
+        ]
+    )]
+    pub(crate) script: Option<PathBuf>,
 
     /// End after so many received bytes; fewer are exit code 56
     ///

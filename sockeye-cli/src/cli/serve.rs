@@ -25,18 +25,18 @@ const EXEC: &str = "Service: exec";
 const SERVE_EXAMPLES: &str = "\
 Examples:
   sockeye serve                              echo on 127.0.0.1:7000
-  sockeye serve daytime -l :7013             the date, to whoever connects, IPv4 and IPv6
   sockeye serve files DIR -l :8080 --index   a folder over HTTP, for a browser or curl
   sockeye serve http -l 127.0.0.1:8080       tells HTTP clients what they have sent
   sockeye serve -l :7443 --tls-cert chain.pem --tls-key key.pem --rate 10/s
   sockeye serve exec -- cat                  a program for each connection, as inetd does
+  sockeye serve script smtp.script           what you say: a fake server in ten lines
   sockeye serve --json | jq .                every event as one JSON object a line
 
 ";
 
 const SERVE_NOTES: &str = "\
 Signals: INT and TERM stop accepting, let the open connections go on for --drain, then cut them; a second one cuts \
-them now. USR1 prints the counters. HUP reads the files of --allow, --deny and --tls-... anew; if one is bad nothing changes. \
+them now. USR1 prints the counters. HUP reads the files of --allow, --deny and --tls-... and the script anew; if one is bad nothing changes. \
 Certificates are also read anew when their files change. Open connections go on.
 
 Exit codes: 0 stopped as asked, 2 usage or an address that cannot be listened on, 6 a name that does not resolve, \
@@ -50,9 +50,10 @@ pub(crate) struct Serve {
     #[arg(value_enum, default_value_t = Service::Echo)]
     pub(crate) service: Service,
 
-    /// The folder of 'files' [default: the current one]
+    /// The folder of 'files' [default: the current one], or the script of 'script'
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
+
     /// What 'exec' runs for each connection, with its arguments
     #[arg(last = true, value_name = "PROGRAM", hide_short_help = true)]
     pub(crate) command: Vec<OsString>,
@@ -283,6 +284,8 @@ pub(crate) enum Service {
     Http,
     /// Run the program after -- (docs/exec.md)
     Exec,
+    /// Follow the script in PATH, a fake server in ten lines (docs/script.md)
+    Script,
 }
 
 /// Where the stderr of a program goes.
@@ -307,6 +310,7 @@ impl Service {
             Self::Files => "files",
             Self::Http => "http",
             Self::Exec => "exec",
+            Self::Script => "script",
         }
     }
 
@@ -321,30 +325,35 @@ impl Service {
 }
 
 impl Serve {
-    /// An option of another service than this one, and which that is.
-    pub(crate) fn misplaced(&self) -> Option<(&'static str, Service)> {
+    /// What was given that is of another service than this one, and which that is.
+    pub(crate) fn misplaced(&self) -> Option<(&'static str, &'static str)> {
+        use Service::{Exec, Files, Http, Script};
         let given = [
-            ("PATH", self.path.is_some(), Service::Files),
-            ("--index", self.index, Service::Files),
-            ("--spa", self.spa.is_some(), Service::Files),
-            ("--upload", self.upload, Service::Files),
-            ("--echo", self.echo, Service::Http),
-            (
-                "a program after --",
-                !self.command.is_empty(),
-                Service::Exec,
-            ),
-            ("--shell", self.shell, Service::Exec),
-            ("--pty", self.pty, Service::Exec),
-            ("--stderr", self.stderr.is_some(), Service::Exec),
-            ("--kill-after", self.kill_after.is_some(), Service::Exec),
+            ("PATH", self.path.is_some(), &[Files, Script][..]),
+            ("--index", self.index, &[Files]),
+            ("--spa", self.spa.is_some(), &[Files]),
+            ("--upload", self.upload, &[Files]),
+            ("--echo", self.echo, &[Http]),
+            ("what stands after --", !self.command.is_empty(), &[Exec]),
+            ("--shell", self.shell, &[Exec]),
+            ("--pty", self.pty, &[Exec]),
+            ("--stderr", self.stderr.is_some(), &[Exec]),
+            ("--kill-after", self.kill_after.is_some(), &[Exec]),
         ];
         let mut misplaced = given
             .into_iter()
-            .filter(|(_, given, service)| *given && *service != self.service);
-        misplaced
-            .next()
-            .map(|(option, _, service)| (option, service))
+            .filter(|(_, given, services)| *given && !services.contains(&self.service));
+        let (option, _, services) = misplaced.next()?;
+        let hint = match (self.service, services) {
+            (Exec, _) if option == "PATH" => {
+                "the program stands after --: sockeye serve exec -- PROGRAM"
+            }
+            (_, [Http]) => "it is for 'serve http'",
+            (_, [Exec]) => "it is for 'serve exec'",
+            (_, [Files]) => "it is for 'serve files'",
+            _ => "it is for 'serve files' and 'serve script'",
+        };
+        Some((option, hint))
     }
 
     /// The first option that means nothing without TLS.

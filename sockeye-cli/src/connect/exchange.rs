@@ -28,6 +28,7 @@ use crate::connect::upload::Upload;
 use crate::exit::Warning;
 use crate::http::{BadResponse, Response};
 use crate::output::talk;
+use crate::script::{Failed, Kind};
 
 /// When to end.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,9 @@ pub(crate) enum Ending {
     CopyFailed(PathBuf, io::Error),
     /// What came is not what was recorded.
     Differs(Difference),
+    /// All was as the script says.
+    ScriptEnded,
+    ScriptFailed(Failed),
 }
 
 impl Ending {
@@ -127,6 +131,15 @@ impl Ending {
                 | Self::OutputClosed
         )
     }
+
+    /// Whether the connection itself came to its end.
+    pub(super) fn is_failure_of_the_connection(&self) -> bool {
+        match self {
+            Self::ReceiveFailed(_) | Self::Truncated => true,
+            Self::ScriptFailed(failed) => failed.cause.kind() == Kind::Network,
+            _ => false,
+        }
+    }
 }
 
 /// What came of it.
@@ -144,7 +157,7 @@ pub(crate) struct Exchanged {
 }
 
 /// How long we read and drop what still comes after we have closed first.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How long the last word, close_notify, may take to a peer that has closed or is to be left at once.
 const LAST_WORD: Duration = Duration::from_millis(200);

@@ -236,9 +236,7 @@ impl Account {
         self.closed_first = Some(match (progress.our_fin.get(), progress.peer_fin.get()) {
             (Some(ours), Some(peers)) if ours <= peers => "us",
             (_, Some(_)) => "peer",
-            (None, None) if matches!(ending, Ending::ReceiveFailed(_) | Ending::Truncated) => {
-                "peer"
-            }
+            (None, None) if ending.is_failure_of_the_connection() => "peer",
             _ => "us",
         });
         self.http = answer.as_ref().map(|answer| Answered {
@@ -269,6 +267,8 @@ impl Account {
             Ending::InputFailed(error) => ("input_failed", Some(error.to_string())),
             Ending::CopyFailed(_, error) => ("copy_failed", Some(error.to_string())),
             Ending::Differs(difference) => ("differs", Some(difference.to_string())),
+            Ending::ScriptEnded => ("script_ended", None),
+            Ending::ScriptFailed(failed) => ("script_failed", Some(failed.to_string())),
         };
     }
 

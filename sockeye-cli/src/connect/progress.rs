@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::pending;
 use std::time::Duration;
 
+use sockeye::tls_peek::Guess;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -46,8 +47,12 @@ impl Progress {
         self.moved.set(Instant::now());
     }
 
-    pub(crate) fn add_received(&self, bytes: usize) {
-        self.received.set(self.received.get() + bytes as u64);
+    pub(crate) fn add_received(&self, bytes: &[u8]) {
+        if self.first_byte.get().is_none() {
+            self.first_byte.set(Some(Instant::now()));
+            self.is_alert.set(Guess::of(bytes) == Guess::TlsAlert);
+        }
+        self.received.set(self.received.get() + bytes.len() as u64);
         self.moved.set(Instant::now());
         self.more_received.notify_waiters();
     }

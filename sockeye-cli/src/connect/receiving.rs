@@ -2,7 +2,6 @@
 
 use std::io;
 
-use sockeye::tls_peek::Guess;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -122,10 +121,9 @@ pub(crate) async fn receive(
 /// Notes what has come.
 fn note(talk: &Talk<'_>, came: &[u8]) {
     let progress = talk.progress;
-    progress.add_received(came.len());
-    if progress.first_byte.get().is_none() {
-        progress.first_byte.set(Some(Instant::now()));
-        progress.is_alert.set(Guess::of(came) == Guess::TlsAlert);
+    let is_first = progress.first_byte.get().is_none();
+    progress.add_received(came);
+    if is_first {
         talk.upload.give_way();
     }
 }

@@ -156,6 +156,9 @@ pub(crate) struct Close {
     pub(super) error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tcp_info: Option<TcpInfo>,
+    /// Whether it is told without `-v`.
+    #[serde(skip)]
+    pub(super) is_news: bool,
 }
 
 /// What came of reading anew.
@@ -333,17 +336,17 @@ impl Event {
 
     /// Whether it is told without `-v`.
     pub(super) fn is_news(&self) -> bool {
-        !matches!(
-            self,
+        match self {
             Self::Accept { .. }
-                | Self::Refuse { .. }
-                | Self::Refused { .. }
-                | Self::Handshake(_)
-                | Self::Request(_)
-                | Self::Start { .. }
-                | Self::Exit(_)
-                | Self::Close(_)
-        )
+            | Self::Refuse { .. }
+            | Self::Refused { .. }
+            | Self::Handshake(_)
+            | Self::Request(_)
+            | Self::Start { .. }
+            | Self::Exit(_) => false,
+            Self::Close(close) => close.is_news,
+            _ => true,
+        }
     }
 
     pub(super) fn is_error(&self) -> bool {

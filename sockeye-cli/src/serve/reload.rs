@@ -1,5 +1,5 @@
-//! Reads rules and certificates anew: on HUP both, and certificates whenever their files change. What is bad changes
-//! nothing. In a thread of its own, for a file that hangs must not keep a signal from ending the server.
+//! Reads rules, certificates and the script anew: on HUP all, and certificates whenever their files change. What is bad
+//! changes nothing. In a thread of its own, for a file that hangs must not keep a signal from ending the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,14 @@ use sockeye::tls::Acceptor;
 use crate::exit::Failure;
 use crate::serve::events::{Cause, Event};
 use crate::serve::reporter::Reporter;
+use crate::serve::scripted::Scripted;
 use crate::serve::sources::{Contents, RulesSource, Tls, TlsSource, shown};
 
 /// What can be read anew.
 pub(super) struct Reload {
     rules: RulesSource,
     tls: Option<Certificates>,
+    script: Option<Scripted>,
     handle: Handle,
     /// Weak, for this thread must not keep the last lines from being written.
     reporter: Weak<Reporter>,
@@ -60,6 +62,7 @@ impl Reload {
     pub(super) fn new(
         rules: RulesSource,
         tls: Option<Tls>,
+        script: Option<Scripted>,
         handle: Handle,
         reporter: &Arc<Reporter>,
     ) -> Self {
@@ -71,6 +74,7 @@ impl Reload {
                 tried: tls.contents.clone(),
                 loaded: tls.contents,
             }),
+            script,
             handle,
             reporter: Arc::downgrade(reporter),
         }
@@ -144,6 +148,7 @@ impl Reload {
     fn all(&mut self) {
         let mut reload = || -> Result<bool, Failure> {
             let rules = self.rules.load()?;
+            let script = self.script.as_ref().map(Scripted::read).transpose()?;
             let contents = self
                 .tls
                 .as_ref()
@@ -156,7 +161,9 @@ impl Reload {
             if changed {
                 self.handle.set_rules(rules);
             }
-            Ok(changed || certificates)
+            let followed = self.script.as_ref().zip(script);
+            let script = followed.is_some_and(|(scripted, script)| scripted.replace(script));
+            Ok(changed || certificates || script)
         };
         let reloaded = reload();
         self.report(Event::reload(Cause::Hup, reloaded));

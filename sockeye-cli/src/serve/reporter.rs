@@ -7,10 +7,11 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use sockeye::CloseReason;
 use sockeye::proxy_protocol::Header;
 use sockeye::stats::{AcceptFailed, Accepted, Closed, Listening, Observer, Opened, Refused};
 
-use crate::cli::serve::Serve;
+use crate::cli::serve::{Serve, Service};
 use crate::exit::escaped;
 use crate::output::{Lines, Writer, talk};
 use crate::serve::events::{Close, Event, Handshake, millis};
@@ -21,7 +22,7 @@ use crate::session::{ProxyHeader, Tls};
 
 /// Puts events in the queues of those who want them.
 pub(crate) struct Reporter {
-    service: &'static str,
+    service: Service,
     /// Which listeners speak TLS, and what they show.
     tls: Vec<bool>,
     shown: Vec<Shown>,
@@ -92,7 +93,7 @@ pub(crate) fn start(
         (false, true) => Wants::Everything,
     };
     let reporter = Reporter {
-        service: arguments.service.name(),
+        service: arguments.service,
         tls,
         shown,
         ready: Mutex::new(ready),
@@ -197,7 +198,7 @@ impl Observer for Reporter {
     fn listen(&self, event: &Listening<'_>) {
         for (index, address) in event.addresses.iter().enumerate() {
             self.report(Event::Listening {
-                service: self.service,
+                service: self.service.name(),
                 address: address.to_string(),
                 tls: self.tls.get(index).copied().unwrap_or(false),
                 workers: event.workers,
@@ -262,7 +263,9 @@ impl Observer for Reporter {
     }
 
     fn close(&self, event: &Closed<'_>) {
-        if self.wants_connections() {
+        // That a client does not keep to the script is what a script is for.
+        let is_news = self.service == Service::Script && event.reason == CloseReason::Error;
+        if self.wants_connections() || is_news {
             self.report(Event::Close(Box::new(Close {
                 id: event.id,
                 peer: event.peer.to_string(),
@@ -273,6 +276,7 @@ impl Observer for Reporter {
                 duration_ms: event.duration.as_micros() as f64 / 1e3,
                 error: event.error.map(in_words),
                 tcp_info: event.tcp_info.copied(),
+                is_news,
             })));
         }
     }

@@ -790,12 +790,12 @@ fn what_cannot_be_run_is_an_error_before_anything_listens() {
     ] {
         is_usage_error(
             &[&["echo"], option].concat(),
-            &["means nothing to 'echo'", "it is for 'serve exec'"],
+            &["'serve echo' has no use for", "it is for 'serve exec'"],
         );
     }
     is_usage_error(
         &["echo", "--", "cat"],
-        &["a program after -- means nothing to 'echo'"],
+        &["has no use for what stands after --"],
     );
     let folder = tempfile::tempdir().expect("a folder");
     let unix = format!("unix:{}/exec.sock", folder.path().display());

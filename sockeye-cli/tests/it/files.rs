@@ -698,15 +698,15 @@ fn what_cannot_be_served_is_said_before_anybody_listens() {
         (vec!["serve", "files", "/etc/passwd"], "Not a directory"),
         (
             vec!["serve", "echo", "--index"],
-            "--index means nothing to 'echo'",
+            "'serve echo' has no use for --index",
         ),
         (
             vec!["serve", "http", "/tmp"],
-            "PATH means nothing to 'http'",
+            "'serve http' has no use for PATH",
         ),
         (
             vec!["serve", "files", "--echo"],
-            "--echo means nothing to 'files'",
+            "'serve files' has no use for --echo",
         ),
         (vec!["serve", "files", "--upload-limit", "1k"], "--upload"),
     ] {

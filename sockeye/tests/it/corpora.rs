@@ -23,7 +23,7 @@ const CORPORA: &[(&str, Check)] = &[
 ];
 
 /// Corpora for code of the program, which are replayed by its own tests.
-const OF_THE_PROGRAM: &[&str] = &["http", "recording"];
+const OF_THE_PROGRAM: &[&str] = &["http", "recording", "script"];
 
 #[test]
 fn every_file_of_every_corpus_passes_its_check() {
