@@ -21,16 +21,24 @@ def read(directory):
     return found, runs
 
 
-def summary(directory, suites):
-    found, runs = read(directory)
-    if found.get("rehearsal"):
-        raise ValueError(f"{directory} is a rehearsal")
-    lines = [f"From `bench/runs/{directory.resolve().name}`, where every run is.", ""]
-    lines += [f"- {name}: {text}" for name, text in found.items() if text]
+def summary(directories, suites):
+    """Of several records each suite is from the last one that has it."""
+    lines, records = [], []
+    for directory in directories:
+        found, runs = read(directory)
+        if found.get("rehearsal"):
+            raise ValueError(f"{directory} is a rehearsal")
+        name = directory.resolve().name
+        records.append((name, runs))
+        lines += [f"From `bench/runs/{name}`, where every run is:", ""]
+        lines += [f"- {name}: {text}" for name, text in found.items() if text] + [""]
+    del lines[-1]
     for suite in suites:
-        mine = [run for run in runs if run["case"] in suite.cases]
+        name, mine = next(((name, mine) for name, runs in reversed(records)
+                           if (mine := [run for run in runs if run["case"] in suite.cases])), ("", []))
         if mine:
-            lines += ["", f"### {suite.about}", "", *suite_table(suite, mine)]
+            which = f" ({name})" if len(records) > 1 else ""
+            lines += ["", f"### {suite.about}{which}", "", *suite_table(suite, mine)]
             more = suite.more(mine)
             lines += ["", *more[:-1]] if more else []
     return lines

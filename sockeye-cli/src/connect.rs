@@ -11,6 +11,7 @@ mod hex;
 mod http;
 mod interrupt;
 mod keyboard;
+mod meaning;
 pub(crate) mod menu;
 mod pipe;
 mod probe;
@@ -28,30 +29,29 @@ mod throttle;
 mod upload;
 
 use std::future::pending;
-use std::io::{self, IsTerminal, stderr, stdout};
-use std::num::{NonZeroU8, NonZeroU64};
+use std::io::{IsTerminal, stderr, stdout};
+use std::num::NonZeroU8;
 use std::process;
 
 use anyhow::anyhow;
 use sockeye::Stream;
 use sockeye::client::{Connector, Target};
-use sockeye::tls::HandshakeError;
 
 use crate::address::parse_destinations;
 use crate::cli::connect::{Connect, TlsEof};
 pub(crate) use crate::connect::dial::code_of;
 use crate::connect::dial::{connect, connector, failure};
-use crate::connect::exchange::{Ending, exchange};
+use crate::connect::exchange::{Exchanged, exchange};
 use crate::connect::explain::Account;
 use crate::connect::interrupt::Interrupt;
 use crate::connect::keyboard::Keyboard;
-use crate::connect::program::Ended;
+use crate::connect::meaning::{finish, with_program};
 use crate::connect::side::Side;
 use crate::exit::{Code, Failure, Warning};
 use crate::http::{RequestLine, has_body};
 use crate::output::talk;
-use crate::script::{Cut, Kind, Script};
-use crate::secure::{self, Secured, Securing};
+use crate::script::{Cut, Script};
+use crate::secure::{Secured, Securing};
 
 pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     let (destination, ports) = parse_destinations(&arguments.address)?;
@@ -272,48 +272,20 @@ async fn talk_to(
             return tell(arguments, account, Err(failure));
         }
     };
-    let exchanged = match words {
-        Words::Side(side) => {
-            let rules = side.rules(arguments, securing.has_tls());
-            point_to_menu(arguments, &side, &account.peer);
-            let ends = match side.start(arguments, &stream, &account.peer) {
-                Ok(ends) => ends,
-                Err(failure) => {
-                    account.no_talk("not_started");
-                    return tell(arguments, account, Err(failure));
-                }
-            };
-            exchange(stream, rules, ends, interrupt).await
-        }
-        Words::Script(script) => {
-            let cut = match arguments.tls_eof {
-                Some(TlsEof::Lax) => Cut::Ends,
-                _ => Cut::Fails,
-            };
-            scripted::converse(stream, &script, cut, arguments.verbose, interrupt).await
+    let exchanged = converse(arguments, securing, stream, words, &account.peer, interrupt).await;
+    let exchanged = match exchanged {
+        Ok(exchanged) => exchanged,
+        Err(failure) => {
+            account.no_talk("not_started");
+            return tell(arguments, account, Err(failure));
         }
     };
     account.ended(&exchanged);
     if !account.ends_a_line && stdout().is_terminal() && !arguments.exec {
         talk("");
     }
-    let quiet = arguments.quiet || arguments.json;
-    if exchanged.progress.is_alert.get() && !securing.has_tls() && !quiet {
-        let refused =
-            "what came looks like a TLS alert: the server may want tls:// before its address";
-        talk(&Warning(refused));
-    }
-    if let (
-        Some(http::Answer {
-            beyond: beyond @ 1..,
-            ..
-        }),
-        false,
-    ) = (&exchanged.answer, quiet)
-    {
-        let warning =
-            format!("{beyond} bytes came after the end of the answer; they are not in it");
-        talk(&Warning(&warning));
+    if !arguments.quiet && !arguments.json {
+        remark(&exchanged, securing.has_tls());
     }
     if arguments.verbose {
         talk(&account.ending());
@@ -324,6 +296,47 @@ async fn talk_to(
         None => ended,
     };
     tell(arguments, account, ended)
+}
+
+/// What there is to talk about, by whoever it is that talks on our side. Fails before a byte is moved.
+async fn converse(
+    arguments: &Connect,
+    securing: &Securing,
+    stream: Stream,
+    words: Words,
+    peer: &str,
+    interrupt: &Interrupt,
+) -> Result<Exchanged, Failure> {
+    match words {
+        Words::Side(side) => {
+            let rules = side.rules(arguments, securing.has_tls());
+            point_to_menu(arguments, &side, peer);
+            let ends = side.start(arguments, &stream, peer)?;
+            Ok(exchange(stream, rules, ends, interrupt).await)
+        }
+        Words::Script(script) => {
+            let cut = match arguments.tls_eof {
+                Some(TlsEof::Lax) => Cut::Ends,
+                _ => Cut::Fails,
+            };
+            Ok(scripted::converse(stream, &script, cut, arguments.verbose, interrupt).await)
+        }
+    }
+}
+
+/// What looks as if it was not meant so.
+fn remark(exchanged: &Exchanged, has_tls: bool) {
+    if exchanged.progress.is_alert.get() && !has_tls {
+        let refused =
+            "what came looks like a TLS alert: the server may want tls:// before its address";
+        talk(&Warning(refused));
+    }
+    let beyond = exchanged.answer.as_ref().map_or(0, |answer| answer.beyond);
+    if beyond > 0 {
+        let warning =
+            format!("{beyond} bytes came after the end of the answer; they are not in it");
+        talk(&Warning(&warning));
+    }
 }
 
 /// Who types learns of the menu.
@@ -387,106 +400,4 @@ fn tell(
     });
     talk(&account.json());
     Ok(code)
-}
-
-/// The exit code for the way in which the connection ended.
-fn finish(arguments: &Connect, ending: Ending, account: &Account) -> Result<Code, Failure> {
-    let wanted = arguments.recv_bytes.map_or(0, NonZeroU64::get);
-    let got = account.bytes_received;
-    match ending {
-        Ending::PeerClosed | Ending::InputEnded if got < wanted => Err(Failure::new(
-            Code::Receive,
-            anyhow!("{} closed after {got} of {wanted} bytes", account.peer),
-        )),
-        Ending::PeerClosed | Ending::InputEnded | Ending::Received | Ending::OutputClosed => {
-            Ok(Code::Done)
-        }
-        Ending::Answered(response) if arguments.fail && response.status >= 400 => {
-            let error = anyhow!("{} answered with status {}", account.peer, response.status);
-            Err(Failure::new(Code::No, error))
-        }
-        Ending::Answered(_) => Ok(Code::Done),
-        Ending::BadAnswer(error) => Err(Failure::new(
-            Code::Receive,
-            anyhow!(error).context(format!("no complete answer from {}", account.peer)),
-        )),
-        Ending::Interrupted => Ok(Code::Interrupted),
-        Ending::ScriptEnded => Ok(Code::Done),
-        Ending::ScriptFailed(failed) => {
-            let code = match failed.cause.kind() {
-                Kind::Answer => Code::No,
-                Kind::Timeout => Code::Timeout,
-                Kind::Network => Code::Receive,
-                Kind::Script => Code::Usage,
-            };
-            Err(Failure::new(code, failed))
-        }
-        Ending::Idle(limit) => Err(Failure::new(
-            Code::Timeout,
-            anyhow!(
-                "nothing moved to or from {} for {}",
-                account.peer,
-                humantime::format_duration(limit)
-            ),
-        )),
-        Ending::Truncated => Err(Failure::new(
-            Code::Receive,
-            anyhow!(
-                "truncated: {} ended TLS without close_notify, so what came may not be all",
-                account.peer
-            ),
-        )
-        .with_hint("--tls-eof lax is for servers that are known to end so")),
-        Ending::ReceiveFailed(error) => Err(match HandshakeError::refusal(&error) {
-            // In TLS 1.3 a server can refuse our certificate only after the handshake.
-            Some(refused) if got == 0 => secure::failure(refused, &account.peer),
-            _ => Failure::new(
-                Code::Receive,
-                anyhow!(error).context(format!("cannot receive from {}", account.peer)),
-            ),
-        }),
-        Ending::SendFailed(error) => Err(Failure::new(
-            Code::Receive,
-            anyhow!(error).context(format!("{} does not take what we send", account.peer)),
-        )),
-        Ending::OutputFailed(error) => Err(Failure::new(
-            Code::Receive,
-            anyhow!(error).context("cannot write to stdout"),
-        )),
-        Ending::CopyFailed(path, error) => Err(Failure::new(
-            Code::Receive,
-            anyhow!(error).context(format!("cannot write to '{}'", path.display())),
-        )),
-        Ending::Differs(difference) => Err(Failure::new(
-            Code::No,
-            anyhow!(
-                "the answer of {} is not the recorded one: {difference}",
-                account.peer
-            ),
-        )),
-        Ending::InputFailed(error) => Err(Failure::usage(
-            anyhow!(error).context("cannot read the input"),
-        )),
-    }
-}
-
-/// If the connection ended well, what counts is how the program ended.
-fn with_program(ended: Result<Code, Failure>, program: io::Result<Ended>) -> Result<Code, Failure> {
-    let program = match program {
-        Ok(program) if program.interrupted => return Ok(Code::Interrupted),
-        Ok(program) => program,
-        Err(error) => {
-            let error = anyhow!(error).context("cannot wait for the program");
-            return ended.and(Err(Failure::usage(error)));
-        }
-    };
-    let code = u8::try_from(program.code()).ok().and_then(NonZeroU8::new);
-    let (Ok(Code::Done), Some(code)) = (&ended, code) else {
-        return ended;
-    };
-    let (name, how) = (&program.name, program.status);
-    Err(Failure::new(
-        Code::Other(code),
-        anyhow!("'{name}' ended with {how}"),
-    ))
 }

@@ -39,12 +39,7 @@ pub(crate) async fn receive(
     mut expected: Option<&mut Expected>,
     mut answer: Option<&mut Answer>,
 ) -> Received {
-    let Talk {
-        rules,
-        progress,
-        copies,
-        ..
-    } = talk;
+    let (rules, progress, copies) = (&talk.rules, talk.progress, talk.copies);
     let mut reader = Half(talk.stream);
     let mut throttle = rules
         .throttle
@@ -93,29 +88,43 @@ pub(crate) async fn receive(
                     progress.ends_a_line.set(buffer.ends_with(b"\n"));
                 }
                 output.write(buffer);
-                if let Err(difference) = same {
-                    return Received::Differs(difference);
-                }
-                match complete.transpose() {
-                    Ok(None) | Ok(Some(None)) => {}
-                    Ok(Some(Some(response))) => return Received::Answered(response),
-                    Err(error) => return Received::BadAnswer(error),
+                if let Some(ended) = judged(same, complete) {
+                    return ended;
                 }
             }
             // A socket itself ends without an error; only TLS can tell an end from a cut.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 progress.peer_fin.set(Some(Instant::now()));
-                return match at_the_end(answer) {
-                    // Only a close ends it, and this one may be anybody's.
-                    Received::Answered(_) if !rules.tls_eof_lax => Received::Cut,
-                    Received::Fin => Received::Cut,
-                    received => received,
-                };
+                return at_a_cut(answer, rules.tls_eof_lax);
             }
             Err(error) => return Received::Failed(error),
         }
     }
     Received::Enough
+}
+
+/// Whether what came ends the talk.
+fn judged(
+    same: Result<(), Difference>,
+    complete: Option<Result<Option<Response>, BadResponse>>,
+) -> Option<Received> {
+    if let Err(difference) = same {
+        return Some(Received::Differs(difference));
+    }
+    match complete.transpose() {
+        Ok(response) => response.flatten().map(Received::Answered),
+        Err(error) => Some(Received::BadAnswer(error)),
+    }
+}
+
+/// What it means that TLS ended without close_notify.
+fn at_a_cut(answer: Option<&mut Answer>, is_lax: bool) -> Received {
+    match at_the_end(answer) {
+        // Only a close ends it, and this one may be anybody's.
+        Received::Answered(_) if !is_lax => Received::Cut,
+        Received::Fin => Received::Cut,
+        received => received,
+    }
 }
 
 /// Notes what has come.
