@@ -25,20 +25,26 @@ fn alone() -> MutexGuard<'static, ()> {
 /// A run that is disturbed so often is no accident.
 const ATTEMPTS: usize = 12;
 
-/// Repeats a measurement until it calls itself valid, with a new server each time.
-fn valid_run(measure: impl Fn() -> Value) -> Value {
+/// Repeats a measurement until it calls itself valid, or late by so little that it cannot matter to what is looked at; with a
+/// new server each time.
+fn calm_run(most_lag_us: f64, measure: impl Fn() -> Value) -> Value {
     let mut last = Value::Null;
     for _ in 0..ATTEMPTS {
         last = measure();
-        let paused = last["warnings"].as_array().is_some_and(|all| {
-            all.iter()
-                .any(|finding| finding["kind"] == "generator_paused")
-        });
-        if last["valid"] == true && !paused {
+        let has = |list: &str, kind: fn(&Value) -> bool| {
+            last[list]
+                .as_array()
+                .is_some_and(|all| all.iter().any(kind))
+        };
+        let paused = has("warnings", |finding| finding["kind"] == "generator_paused");
+        let wrong = has("invalid", |finding| finding["kind"] != "generator_late");
+        let lag = last["send_lag"]["p99_us"].as_f64();
+        let late = last["valid"] != true && lag.is_none_or(|lag| lag > most_lag_us);
+        if !paused && !wrong && !late {
             return last;
         }
     }
-    panic!("no valid run: {} {}", last["invalid"], last["warnings"]);
+    panic!("no calm run: {} {}", last["invalid"], last["warnings"]);
 }
 
 fn bench(address: &str, arguments: &[&str]) -> Value {
@@ -121,21 +127,23 @@ impl Service for Stalling {
 
 #[test]
 #[ignore = "needs a quiet machine for some seconds"]
-fn a_stall_of_a_second_gives_the_percentiles_that_arithmetic_says() {
+fn a_stall_of_two_seconds_gives_the_percentiles_that_arithmetic_says() {
     let _alone = alone();
-    const STALL: f64 = 1.0;
-    const SECONDS: f64 = 5.0;
-    let report = valid_run(|| {
+    const STALL: f64 = 2.0;
+    const SECONDS: f64 = 10.0;
+    // Of the times that are looked at the shortest is a second. What is left from the stall has to be worked off, too: at a
+    // low rate that is soon, also on a slow machine.
+    let report = calm_run(2_000.0, || {
         let server = Here::start(Stalling {
             messages: AtomicU64::new(0),
             // Within the measured time, after a warm-up of half a second.
-            at: 2_500,
+            at: 500,
             stall: Duration::from_secs_f64(STALL),
         });
-        let arguments = ["--rate", "2k", "-d", "5s", "--warmup", "500ms", "-c", "32"];
+        let arguments = ["--rate", "200", "-d", "10s", "--warmup", "500ms", "-c", "8"];
         bench(&server.address, &arguments)
     });
-    assert_eq!(report["latency"]["count"], 10_000);
+    assert_eq!(report["latency"]["count"], 2_000);
     // Whoever came at the beginning of the stall waited for all of it, whoever came at its end for nothing: so many waited
     // longer than a time as had come in the rest of it.
     for (percentile, share) in [("p90_us", 0.90), ("p95_us", 0.95), ("p99_us", 0.99)] {
@@ -201,7 +209,8 @@ impl Service for Timed {
 fn a_known_distribution_of_service_times_is_reproduced() {
     let _alone = alone();
     let took_us = Arc::new(Mutex::new(Vec::new()));
-    let report = valid_run(|| {
+    // Of those here it is 10 ms.
+    let report = calm_run(100.0, || {
         took_us.lock().expect("no panic").clear();
         let server = Here::start(Timed {
             messages: AtomicU64::new(0),
@@ -249,5 +258,6 @@ fn a_hundred_thousand_a_second_are_sent_in_time_or_the_run_says_that_it_was_late
         lag > f64::max(100.0, 0.1 * median),
         "lag {lag} µs, {invalid:?}"
     );
-    assert_eq!(report["send_lag"]["count"], 200_000);
+    // Those that had no chance to be sent count as well.
+    assert_eq!(report["latency"]["count"], 200_000);
 }
