@@ -115,3 +115,11 @@ pub(crate) fn escaped(text: &str) -> String {
     }
     shown
 }
+
+/// As [`escaped`], for a page: whatever is in it, it is text there, and in an attribute.
+pub(crate) fn markup(text: &str) -> String {
+    let text = escaped(text).replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;")
+        .replace('\'', "&#39;")
+        .replace('"', "&quot;")
+}

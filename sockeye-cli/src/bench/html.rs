@@ -9,7 +9,7 @@ use crate::bench::html::chart::{Chart, Curve};
 use crate::bench::report::{Latency, Point, Report, TcpPoint, TcpSummary};
 use crate::bench::text::{found_rate, load, timed, what};
 use crate::bench::threshold::{Threshold, shown_us};
-use crate::exit::escaped;
+use crate::exit::markup as safe;
 
 /// Writes a value with its unit.
 type Shown = fn(f64) -> String;
@@ -43,14 +43,6 @@ pub(crate) fn page(report: &Report) -> String {
     rest(&mut page, report);
     page.push_str("</body></html>\n");
     page
-}
-
-/// Text that a peer or a command line may have made.
-fn safe(text: &str) -> String {
-    let text = escaped(text).replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;")
-        .replace('\'', "&#39;")
-        .replace('"', "&quot;")
 }
 
 fn findings(page: &mut String, report: &Report) {

@@ -59,7 +59,7 @@ impl Interrupt {
     }
 }
 
-const TERMINATED: NonZeroU8 = NonZeroU8::new(128 + 15).unwrap();
+const TERMINATED: NonZeroU8 = NonZeroU8::new(128 + 15).expect("not 0");
 
 async fn next(kind: SignalKind) {
     match signal(kind) {

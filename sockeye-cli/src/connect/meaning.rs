@@ -24,6 +24,15 @@ fn of_script(failed: Failed) -> Failure {
     Failure::new(code, failed)
 }
 
+fn truncated(account: &Account) -> Failure {
+    let error = anyhow!(
+        "truncated: {} ended TLS without close_notify, so what came may not be all",
+        account.peer
+    );
+    Failure::new(Code::Receive, error)
+        .with_hint("--tls-eof lax is for servers that are known to end so")
+}
+
 /// The exit code for the way in which the connection ended.
 pub(super) fn finish(
     arguments: &Connect,
@@ -58,14 +67,7 @@ pub(super) fn finish(
                 humantime::format_duration(limit)
             ),
         )),
-        Ending::Truncated => Err(Failure::new(
-            Code::Receive,
-            anyhow!(
-                "truncated: {} ended TLS without close_notify, so what came may not be all",
-                account.peer
-            ),
-        )
-        .with_hint("--tls-eof lax is for servers that are known to end so")),
+        Ending::Truncated => Err(truncated(account)),
         Ending::ReceiveFailed(error) => Err(match HandshakeError::refusal(&error) {
             // In TLS 1.3 a server can refuse our certificate only after the handshake.
             Some(refused) if got == 0 => secure::failure(refused, &account.peer),

@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 use serde::Serialize;
 
+use crate::exit::markup as safe;
 use crate::serve::files::tree::About;
 
 /// More are not listed, and the listing says so.
@@ -261,22 +262,6 @@ fn time(time: SystemTime) -> String {
         .unwrap_or_default();
     let shown = SystemTime::UNIX_EPOCH + since.min(LAST);
     humantime::format_rfc3339_seconds(shown).to_string()
-}
-
-/// A name is text, whatever it has in it.
-pub(crate) fn safe(text: &str) -> String {
-    let mut safe = String::new();
-    for character in crate::exit::escaped(text).chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '\'' => safe.push_str("&#39;"),
-            '"' => safe.push_str("&quot;"),
-            character => safe.push(character),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]
