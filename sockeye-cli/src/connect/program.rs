@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
-use sockeye::{Addr, Stream};
+use sockeye::Stream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::connect::interrupt::Interrupt;
+use crate::environment::{Facts, variables};
 use crate::exit::Failure;
 
 /// When the connection has failed: how long the program may take to notice, and again when it was sent TERM.
@@ -63,7 +64,12 @@ impl Program {
             .stdin(stdin)
             .stdout(stdout)
             .kill_on_drop(true);
-        for (name, value) in variables(stream) {
+        let facts = Facts {
+            remote: stream.peer_addr().ok(),
+            local: stream.local_addr().ok(),
+            ..Facts::default()
+        };
+        for (name, value) in variables(&facts) {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
@@ -118,34 +124,4 @@ impl Program {
         let id = self.child.id()?;
         Pid::from_raw(i32::try_from(id).ok()?)
     }
-}
-
-/// Who is at the two ends, for programs that were written for UCSPI (tcpclient), ncat or systemd.socket(5). A variable
-/// without a value must not be inherited: it would tell of another connection.
-fn variables(stream: &Stream) -> Vec<(&'static str, Option<String>)> {
-    let end = |address: std::io::Result<Addr>| match address {
-        Ok(Addr::Tcp(address)) => Some(address),
-        _ => None,
-    };
-    let (peer, local) = (end(stream.peer_addr()), end(stream.local_addr()));
-    let protocol = if peer.is_some() { "TCP" } else { "IPC" };
-    let mut variables = vec![
-        ("PROTO", Some(protocol.to_owned())),
-        ("NCAT_PROTO", peer.map(|_| "TCP".to_owned())),
-        // Nobody is looked up, and nobody is asked.
-        ("TCPREMOTEHOST", None),
-        ("TCPREMOTEINFO", None),
-        ("TCPLOCALHOST", None),
-    ];
-    for (ip, port, end) in [
-        ("TCPREMOTEIP", "TCPREMOTEPORT", peer),
-        ("TCPLOCALIP", "TCPLOCALPORT", local),
-        ("NCAT_REMOTE_ADDR", "NCAT_REMOTE_PORT", peer),
-        ("NCAT_LOCAL_ADDR", "NCAT_LOCAL_PORT", local),
-        ("REMOTE_ADDR", "REMOTE_PORT", peer),
-    ] {
-        variables.push((ip, end.map(|end| end.ip().to_string())));
-        variables.push((port, end.map(|end| end.port().to_string())));
-    }
-    variables
 }

@@ -4,7 +4,6 @@
 //! whether the program is. Over TLS, and on a terminal, what passes between the two is relayed.
 
 mod child;
-mod environment;
 mod group;
 mod lines;
 mod program;
@@ -36,9 +35,9 @@ use tokio::net::UnixStream;
 use crate::certificate::Certificate;
 use crate::cli::OnTerminal;
 use crate::cli::serve::{Serve, Service as Chosen, StderrTo};
+use crate::environment::{Facts, TlsFacts, Variables, variables};
 use crate::exit::{Code, Failure};
 use crate::serve::exec::child::Child;
-use crate::serve::exec::environment::{Facts, TlsFacts, Variables, variables};
 use crate::serve::exec::program::Program;
 use crate::serve::exec::reaper::{Handover, Reaper};
 use crate::serve::exec::relay::Relay;

@@ -13,8 +13,8 @@ use anyhow::anyhow;
 use rustix::fs::{Access, access};
 
 use crate::cli::serve::{Serve, StderrTo};
+use crate::environment::Variables;
 use crate::exit::Failure;
-use crate::serve::exec::environment::Variables;
 
 /// A program that was found, and its arguments.
 #[derive(Clone, Debug)]

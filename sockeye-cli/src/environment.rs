@@ -7,32 +7,32 @@ use sockeye::Addr;
 
 /// What is known of a connection. The texts may be the client's own choice.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    pub(super) remote: Option<Addr>,
-    pub(super) local: Option<Addr>,
+pub(crate) struct Facts {
+    pub(crate) remote: Option<Addr>,
+    pub(crate) local: Option<Addr>,
     /// The user and group of the process at the other end of a Unix socket.
-    pub(super) credentials: Option<(u32, u32)>,
-    pub(super) tls: Option<TlsFacts>,
+    pub(crate) credentials: Option<(u32, u32)>,
+    pub(crate) tls: Option<TlsFacts>,
     /// The name that the client asked for, as a trusted proxy says.
-    pub(super) authority: Option<String>,
+    pub(crate) authority: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct TlsFacts {
-    pub(super) version: Option<String>,
-    pub(super) cipher: Option<String>,
-    pub(super) server_name: Option<String>,
-    pub(super) subject: Option<String>,
-    pub(super) issuer: Option<String>,
-    pub(super) fingerprint: Option<String>,
+pub(crate) struct TlsFacts {
+    pub(crate) version: Option<String>,
+    pub(crate) cipher: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) fingerprint: Option<String>,
 }
 
 /// Variables of a program.
-pub(super) type Variables = Vec<(&'static str, Option<String>)>;
+pub(crate) type Variables = Vec<(&'static str, Option<String>)>;
 
 /// Every variable that is ours, with its value or without: one without must not be inherited from whoever started the
 /// server, for the program would take it for the client's.
-pub(super) fn variables(facts: &Facts) -> Variables {
+pub(crate) fn variables(facts: &Facts) -> Variables {
     let mut variables = Vec::with_capacity(32);
     let (remote, local) = (tcp(&facts.remote), tcp(&facts.local));
     let is_tcp = remote.is_some();
