@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -809,7 +810,7 @@ fn what_cannot_be_run_is_an_error_before_anything_listens() {
 fn a_program_that_is_not_there_any_more_closes_the_connection_and_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("program");
-    fs::copy("/bin/true", &program).expect("copied");
+    symlink("/bin/true", &program).expect("linked");
     let serving = exec(&[], &[program.to_str().expect("text")]);
     fs::remove_file(&program).expect("removed");
     assert_eq!(rest(&mut serving.connect()), "");
@@ -825,7 +826,7 @@ fn a_program_that_is_not_there_any_more_closes_the_connection_and_is_told() {
     );
     assert_eq!(event(&serving, "close")["reason"], "error");
     // And it goes on when the program is there again.
-    fs::copy("/bin/true", &program).expect("copied");
+    symlink("/bin/true", &program).expect("linked");
     rest(&mut serving.connect());
     event(&serving, "start");
     assert_eq!(serving.stop(), 0);

@@ -342,8 +342,11 @@ fn slapd(authority: &Authority, tls: bool) -> (Process, String) {
     let file = authority.path("slapd.conf");
     fs::write(&file, configuration).expect("written");
     // A copy, because Ubuntu's AppArmor lets the one in its place read nothing in here.
+    // Made by another process: a program that this one had open for writing could not be run (ETXTBSY) while a child that
+    // another test is starting still has our descriptors.
     let program = authority.path("slapd");
-    fs::copy("/usr/sbin/slapd", &program).expect("copied");
+    let copied = command(&["cp", "/usr/sbin/slapd", &program]).status();
+    assert!(copied.expect("runs").success());
     let (server, [port]) = on_free_ports(|[port]| {
         let url = format!("ldap://127.0.0.1:{port}/");
         command(&[&program, "-h", &url, "-f", &file, "-d", "0"])
