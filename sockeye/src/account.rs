@@ -247,11 +247,12 @@ const TRUNCATED: u8 = 32;
 /// The service wants a reset.
 const RESET_WANTED: u8 = 64;
 
-/// Where the stream is: out with the [`Conn`](crate::Conn), in use by somebody else, or handed back. Whoever waits for it to
-/// come back leaves a waker.
+/// Where the stream is: out with the [`Conn`](crate::Conn), in use by somebody else, back from there, or handed back. Whoever
+/// waits for it to come back leaves a waker.
 enum Slot {
     Out(Option<Waker>),
     Lent(Box<OnLoan>, Option<Waker>),
+    Returned(Box<OnLoan>),
     Back(Stream),
 }
 
@@ -375,20 +376,19 @@ impl Record {
     }
 
     pub(crate) fn hand_back(&self, stream: Stream) {
-        let before = {
-            let mut ends = self.ends();
-            let slot = &mut ends.get_or_insert_default().slot;
-            std::mem::replace(slot, Slot::Back(stream))
-        };
+        self.put_back(Slot::Back(stream));
+    }
+
+    fn put_back(&self, slot: Slot) {
+        let before = std::mem::replace(&mut self.ends().get_or_insert_default().slot, slot);
         if let Slot::Out(Some(waiting)) | Slot::Lent(_, Some(waiting)) = before {
             waiting.wake();
         }
     }
 
-    /// Takes a stream that somebody else is to use.
-    pub(crate) fn lend(&self, stream: Stream) {
-        let on_loan = Box::new(OnLoan::new(stream));
-        self.ends().get_or_insert_default().slot = Slot::Lent(on_loan, None);
+    /// Takes a socket that somebody else is to use.
+    pub(crate) fn lend(&self, on_loan: OnLoan) {
+        self.ends().get_or_insert_default().slot = Slot::Lent(Box::new(on_loan), None);
     }
 
     /// Counts what has moved on a stream that somebody else uses.
@@ -410,7 +410,7 @@ impl Record {
             .fetch_max(when.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// The stream comes back from somebody else.
+    /// The socket comes back from somebody else.
     pub(crate) fn take_back(&self) {
         let on_loan = {
             let mut ends = self.ends();
@@ -439,16 +439,18 @@ impl Record {
                 self.failed(error);
             }
         }
-        self.hand_back(on_loan.stream);
+        self.put_back(Slot::Returned(on_loan));
     }
 
-    /// Waits for the stream to be handed back: at once, unless the service gave its `Conn` to another task.
-    pub(crate) async fn returned(&self) -> Stream {
+    /// Waits for the stream to be handed back: at once, unless the service gave its `Conn` to another task. `None` if it was
+    /// lent and the runtime has no memory to have it again: then it is closed.
+    pub(crate) async fn returned(&self) -> Option<Stream> {
         poll_fn(|cx| {
             let mut ends = self.ends();
             let slot = &mut ends.get_or_insert_default().slot;
             match std::mem::take(slot) {
-                Slot::Back(stream) => Poll::Ready(stream),
+                Slot::Back(stream) => Poll::Ready(Some(stream)),
+                Slot::Returned(on_loan) => Poll::Ready(on_loan.into_stream().ok()),
                 Slot::Lent(on_loan, _) => {
                     *slot = Slot::Lent(on_loan, Some(cx.waker().clone()));
                     Poll::Pending
@@ -471,7 +473,7 @@ impl Record {
         }
         match slot {
             Slot::Back(stream) => Some(stream),
-            Slot::Lent(on_loan, _) => Some(on_loan.stream),
+            Slot::Lent(on_loan, _) | Slot::Returned(on_loan) => on_loan.break_off(),
             Slot::Out(_) => None,
         }
     }

@@ -111,8 +111,9 @@ impl Conn {
     /// `Unsupported` over TLS, where the socket has what is encrypted; and if there is no descriptor left. The connection is
     /// closed, as if this had been dropped.
     pub fn lend(mut self) -> io::Result<(Lent, OwnedFd)> {
-        let stream = self.stream.take().expect("held until the drop");
-        Lent::new(&self.record, stream)
+        let lent = Lent::new(&self.record, self.stream())?;
+        self.stream = None;
+        Ok(lent)
     }
 
     fn parts(&mut self) -> (Pin<&mut Stream>, &Record) {

@@ -98,7 +98,7 @@ async fn close(ending: Ending, account: &mut Account) {
     let stream = match ending {
         // The deadline of a TLS handshake drops its stream, and so does a panic there.
         Ending::Unserved(..) => record.take(),
-        _ => Some(record.returned().await),
+        _ => record.returned().await,
     };
     let served = matches!(ending, Ending::Returned(_));
     let (reason, error) = match ending {

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio, ioctl_fionread};
 use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 
 use crate::account::Record;
-use crate::stream::Stream;
+use crate::stream::{Stream, tcp_info};
 use crate::tcp_info::{TcpInfo, TcpState};
 
 /// A connection whose socket is used by somebody who was given its descriptor ([`Conn::lend`](crate::Conn::lend)). While
@@ -29,27 +31,16 @@ pub struct Lent {
 }
 
 impl Lent {
-    pub(crate) fn new(record: &Arc<Record>, stream: Stream) -> io::Result<(Self, OwnedFd)> {
+    /// Of a stream that is to be dropped now: a second descriptor is kept of it, and another is to be given away.
+    pub(crate) fn new(record: &Arc<Record>, stream: &Stream) -> io::Result<(Self, OwnedFd)> {
+        let on_loan = OnLoan::new(stream)?;
+        let theirs = on_loan.another()?;
+        record.lend(on_loan);
         let lent = Self {
             record: Arc::clone(record),
         };
-        // From here on it is handed back, whatever fails.
-        let prepared = prepare(&stream);
-        record.lend(stream);
-        Ok((lent, prepared?))
+        Ok((lent, theirs))
     }
-}
-
-/// A descriptor to give away, in blocking mode as inetd gives it. The mode belongs to the socket, not to the descriptor
-/// (`O_NONBLOCK` is of the open file description), so ours is blocking from then on, too: [`Stream::linger`] minds that.
-fn prepare(stream: &Stream) -> io::Result<OwnedFd> {
-    if !matches!(stream, Stream::Tcp(_) | Stream::Unix(_)) {
-        // The peer would be sent what is not encrypted.
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let descriptor = fcntl_dupfd_cloexec(stream, FIRST_DESCRIPTOR)?;
-    ioctl_fionbio(&descriptor, false)?;
-    Ok(descriptor)
 }
 
 /// Above stdin, stdout and stderr: whoever has closed one of them would else get a socket there.
@@ -69,9 +60,13 @@ impl fmt::Debug for Lent {
     }
 }
 
-/// A stream that somebody else uses, and what was counted on it until the last look.
+/// A socket that somebody else uses, and what was counted on it until the last look.
+///
+/// It is a descriptor that the runtime does not know: else each segment that comes would wake us, only to find that it is
+/// not for us.
 pub(crate) struct OnLoan {
-    pub(crate) stream: Stream,
+    socket: OwnedFd,
+    is_tcp: bool,
     counted: Moved,
 }
 
@@ -83,18 +78,60 @@ pub(crate) struct Moved {
 }
 
 impl OnLoan {
-    pub(crate) fn new(stream: Stream) -> Self {
-        let counted = match stream.tcp_info() {
-            Some(info) => Moved::of(&info, unread(&stream)),
-            None => Moved::default(),
+    fn new(stream: &Stream) -> io::Result<Self> {
+        let is_tcp = match stream {
+            Stream::Tcp(_) => true,
+            Stream::Unix(_) => false,
+            // The peer would be sent what is not encrypted.
+            #[cfg(feature = "tls")]
+            Stream::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
-        Self { stream, counted }
+        let mut on_loan = Self {
+            socket: fcntl_dupfd_cloexec(stream, FIRST_DESCRIPTOR)?,
+            is_tcp,
+            counted: Moved::default(),
+        };
+        if let Some(info) = on_loan.tcp_info() {
+            on_loan.counted = Moved::of(&info, unread(&on_loan.socket));
+        }
+        Ok(on_loan)
+    }
+
+    /// A descriptor to give away, in blocking mode as inetd gives it. The mode belongs to the socket, not to the descriptor
+    /// (`O_NONBLOCK` is of the open file description), so ours is blocking from then on, too: [`Stream::linger`] minds that.
+    fn another(&self) -> io::Result<OwnedFd> {
+        let another = fcntl_dupfd_cloexec(&self.socket, FIRST_DESCRIPTOR)?;
+        ioctl_fionbio(&another, false)?;
+        Ok(another)
+    }
+
+    /// Takes the socket for our own again. Only in a runtime, which can be out of memory for it.
+    pub(crate) fn into_stream(self) -> io::Result<Stream> {
+        ioctl_fionbio(&self.socket, true)?;
+        Ok(if self.is_tcp {
+            Stream::Tcp(TcpStream::from_std(self.socket.into())?)
+        } else {
+            Stream::Unix(UnixStream::from_std(self.socket.into())?)
+        })
+    }
+
+    /// Has the close send a reset. `None` where there is no runtime any more to make a stream of it for a last look: then it is
+    /// closed.
+    pub(crate) fn break_off(self) -> Option<Stream> {
+        // It fails only for what is no socket.
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        Handle::try_current().ok()?;
+        self.into_stream().ok()
+    }
+
+    fn tcp_info(&self) -> Option<TcpInfo> {
+        self.is_tcp.then(|| tcp_info(&self.socket)).flatten()
     }
 
     /// What has moved since the last look, and how long ago the last of it did. `None` if nothing has.
     pub(crate) fn look(&mut self) -> Option<(Moved, Duration)> {
-        let info = self.stream.tcp_info()?;
-        let now = Moved::of(&info, unread(&self.stream));
+        let info = self.tcp_info()?;
+        let now = Moved::of(&info, unread(&self.socket));
         let since = Moved {
             bytes_in: now.bytes_in.saturating_sub(self.counted.bytes_in),
             bytes_out: now.bytes_out.saturating_sub(self.counted.bytes_out),
@@ -110,7 +147,7 @@ impl OnLoan {
 
     /// Undoes what would make our close wait: a time to linger that was set with the other descriptor (socket(7)).
     pub(crate) fn unlinger(&self) {
-        let socket = SockRef::from(&self.stream);
+        let socket = SockRef::from(&self.socket);
         if let Ok(Some(time)) = socket.linger()
             && !time.is_zero()
         {
@@ -122,16 +159,16 @@ impl OnLoan {
     /// Sends FIN: to close our descriptor does not, as long as anybody has another.
     pub(crate) fn end(&self) {
         // An error means that there is nobody to send it to.
-        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Write);
     }
 
     /// What became of the peer, found without taking a byte.
     pub(crate) fn peer(&self) -> io::Result<Peer> {
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        match SockRef::from(&self.stream).recv_with_flags(&mut byte, flags) {
+        match SockRef::from(&self.socket).recv_with_flags(&mut byte, flags) {
             // An error of the socket is told once. If it was told to somebody else, this is what is left of it.
-            Ok(0) if self.stream.tcp_info().is_some_and(|info| was_cut(&info)) => {
+            Ok(0) if self.tcp_info().is_some_and(|info| was_cut(&info)) => {
                 Err(io::Error::from_raw_os_error(libc::ECONNRESET))
             }
             Ok(0) => Ok(Peer::Closed),
@@ -190,8 +227,8 @@ fn was_cut(info: &TcpInfo) -> bool {
 }
 
 /// What waits in the receive buffer (tcp(7), `SIOCINQ`).
-fn unread(stream: &Stream) -> u64 {
-    ioctl_fionread(stream).unwrap_or(0)
+fn unread(socket: &OwnedFd) -> u64 {
+    ioctl_fionread(socket).unwrap_or(0)
 }
 
 #[cfg(test)]

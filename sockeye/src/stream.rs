@@ -69,11 +69,7 @@ impl Stream {
     /// the kernel does not say. Costs one system call.
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         match self {
-            Self::Tcp(stream) => {
-                let mut bytes = [0; TCP_INFO_BYTES_MAX];
-                let filled = sys::tcp_info(stream.as_fd(), &mut bytes).ok()?;
-                Some(TcpInfo::parse(&bytes[..filled]))
-            }
+            Self::Tcp(stream) => tcp_info(stream),
             Self::Unix(_) => None,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.socket().tcp_info(),
@@ -218,6 +214,13 @@ impl Stream {
         // It can fail only for a descriptor that is no socket; then the close below is all there is to do.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// What the kernel says of a TCP socket.
+pub(crate) fn tcp_info(socket: &impl AsFd) -> Option<TcpInfo> {
+    let mut bytes = [0; TCP_INFO_BYTES_MAX];
+    let filled = sys::tcp_info(socket.as_fd(), &mut bytes).ok()?;
+    Some(TcpInfo::parse(&bytes[..filled]))
 }
 
 /// Drops what waits in the receive buffer, and never waits for more: whoever was given a descriptor of the socket

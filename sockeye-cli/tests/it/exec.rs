@@ -618,6 +618,41 @@ fn after_a_thousand_connections_there_is_no_zombie_and_no_descriptor_more() {
     assert_eq!(serving.stop(), 0);
 }
 
+/// Who has the socket is woken for what comes on it, and nobody else.
+#[test]
+fn what_a_client_sends_does_not_wake_the_server() {
+    let serving = exec(&[], &["sh", "-c", "head -c 1; cat >/dev/null"]);
+    let mut client = serving.connect();
+    client.write_all(b"!").expect("sent");
+    client.read_exact(&mut [0]).expect("it runs");
+    let before = wakeups(&serving);
+    // Each segment woke it once: some 800 of them.
+    client.write_all(&vec![7; 64 << 20]).expect("sent");
+    client.shutdown(Shutdown::Write).expect("FIN");
+    assert_eq!(rest(&mut client), "");
+    let woken = wakeups(&serving) - before;
+    assert!(woken < 100, "{woken} times");
+    assert_eq!(serving.stop(), 0);
+}
+
+/// Times that a thread of the server has waited (proc(5), `voluntary_ctxt_switches`).
+fn wakeups(serving: &Serving) -> u64 {
+    let tasks = format!("/proc/{}/task", serving.pid().as_raw_nonzero());
+    let of = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).expect("it runs");
+        let times = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        times
+            .expect("counted")
+            .trim()
+            .parse::<u64>()
+            .expect("a number")
+    };
+    let tasks = fs::read_dir(tasks).expect("it runs");
+    tasks.map(|task| of(task.expect("read"))).sum()
+}
+
 #[test]
 fn a_program_gets_three_descriptors_blocking_and_the_usual_signals() {
     let script = "ls /proc/self/fd; cat /proc/self/fdinfo/0; cat /proc/self/status";

@@ -1,6 +1,6 @@
 //! A socket that somebody else uses for a while, as a program does that inetd has started.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream as Blocking;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -111,4 +111,20 @@ async fn a_lent_socket_on_which_nothing_moves_is_closed_after_the_idle_timeout()
     drop(client);
     assert_eq!(server.next_close().await.reason, CloseReason::Idle);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_aborted_while_its_socket_is_lent_is_reset() {
+    let service = service_fn(async |conn: Conn| {
+        let (_lent, descriptor) = conn.lend()?;
+        Blocking::from(descriptor).write_all(b"!")?;
+        std::future::pending().await
+    });
+    let mut server = Running::start(loopback(), service);
+    let mut client = server.connect().await;
+    client.read_u8().await.expect("it is served");
+    server.handle.abort();
+    let error = soon(client.read_u8()).await.expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(server.next_close().await.reason, CloseReason::Aborted);
 }
