@@ -209,6 +209,9 @@ impl Answer for Files {
             (&Method::POST, Ok(target)) if self.settings.upload_bytes.is_some() => {
                 self.take_form(request, &target).await
             }
+            (method, Ok(_)) if !KNOWN.contains(method) => {
+                said(StatusCode::NOT_IMPLEMENTED, "no such method\n")
+            }
             _ => {
                 let mut response = said(StatusCode::METHOD_NOT_ALLOWED, "not allowed\n");
                 response.headers_mut().insert(ALLOW, self.allowed());
@@ -226,6 +229,18 @@ impl Answer for Files {
         Ok(response)
     }
 }
+
+/// Methods that are known, and not allowed where they are not served (RFC 9110, section 9; RFC 5789).
+const KNOWN: [Method; 8] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+];
 
 /// What of a request decides how a file is sent.
 struct Asked<'a> {

@@ -193,13 +193,21 @@ impl Seen {
     /// For people, over several lines.
     fn response(&self, status: StatusCode) -> Response<Body> {
         let json = serde_json::to_string_pretty(self);
-        let json = json.unwrap_or_else(|error| unreachable!("only numbers and text: {error}"));
-        let mut response = whole(status, "application/json", (json + "\n").into_bytes());
-        let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if has_no_body {
-            *response.body_mut() = Body::default();
-            response.headers_mut().remove(CONTENT_LENGTH);
+        let mut json = json.unwrap_or_else(|error| unreachable!("only numbers and text: {error}"));
+        json.push('\n');
+        let length = json.len();
+        let mut response = whole(status, "application/json", json.into_bytes());
+        let headers = response.headers_mut();
+        headers.extend(route::belongs_to(status, length));
+        if status == StatusCode::RESET_CONTENT {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        } else if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            headers.remove(CONTENT_LENGTH);
+        } else {
+            return response;
         }
+        response.headers_mut().remove(CONTENT_TYPE);
+        *response.body_mut() = Body::default();
         response
     }
 

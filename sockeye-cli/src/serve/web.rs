@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -125,13 +126,38 @@ fn is_ours(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::Other)
 }
 
-/// What no request may lack or have twice (RFC 9112, section 3.2).
+/// What is asked of every request (RFC 9112, section 3.2), and what none of our services does.
 fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    match (request.version(), hosts) {
-        (_, 1) | (Version::HTTP_10, 0) => None,
-        _ => Some(said(StatusCode::BAD_REQUEST, "one Host is needed\n")),
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    let text = match (host, another) {
+        (None, _) if request.version() == Version::HTTP_10 => None,
+        (Some(host), None) if is_authority(host.as_bytes()) => None,
+        (Some(_), None) => Some("Host is no name and port\n"),
+        _ => Some("one Host is needed\n"),
+    };
+    if let Some(text) = text {
+        return Some(said(StatusCode::BAD_REQUEST, text));
     }
+    let is_tunnel = request.method() == Method::CONNECT;
+    is_tunnel.then(|| said(StatusCode::NOT_IMPLEMENTED, "no tunnel can be had here\n"))
+}
+
+/// Whether this is a host, with a port or without, or nothing (RFC 9110, section 7.2).
+fn is_authority(text: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(text) else {
+        return text.is_empty();
+    };
+    // It takes a user, too, and anything for a port.
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(port) => port.strip_prefix(':').is_some_and(is_digits),
+        None => false,
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A short text.

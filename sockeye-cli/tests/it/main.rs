@@ -3,6 +3,7 @@
 mod admission;
 mod authority;
 mod bench;
+mod conformance;
 mod connect;
 mod connect_http;
 mod connect_proxy;

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_RANGE, LOCATION, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::cli::quantity;
 use crate::cli::time;
@@ -64,6 +67,43 @@ fn code(text: &str) -> Result<StatusCode, String> {
         .filter(|status| (200..=999).contains(status));
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
     status.ok_or_else(|| "a status is from 200 to 999\n".to_owned())
+}
+
+/// The fields that an answer with this status must have, or a client can do nothing with it (RFC 9110, section 15). The body has
+/// so many bytes.
+pub(crate) fn belongs_to(status: StatusCode, body_bytes: usize) -> HeaderMap {
+    const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"sockeye\"");
+    let mut fields = HeaderMap::new();
+    match status.as_u16() {
+        206 => {
+            let range = format!("bytes 0-{}/{body_bytes}", body_bytes.saturating_sub(1));
+            let range = HeaderValue::try_from(range).expect("digits");
+            fields.insert(CONTENT_RANGE, range);
+        }
+        // Who goes there is told what he has sent this time.
+        300..=303 | 307 | 308 => {
+            fields.insert(LOCATION, HeaderValue::from_static("/"));
+        }
+        401 => {
+            fields.insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        // Of this path no method gets anything else.
+        405 => {
+            fields.insert(ALLOW, HeaderValue::from_static(""));
+        }
+        407 => {
+            fields.insert(PROXY_AUTHENTICATE, CHALLENGE);
+        }
+        416 => {
+            fields.insert(CONTENT_RANGE, HeaderValue::from_static("bytes */0"));
+        }
+        426 => {
+            fields.insert(UPGRADE, HeaderValue::from_static("HTTP/2.0"));
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        _ => {}
+    }
+    fields
 }
 
 fn wait_of(text: &str) -> Result<Duration, String> {
