@@ -38,6 +38,7 @@ use sockeye::Stream;
 use sockeye::client::{Connector, Target};
 
 use crate::address::parse_destinations;
+use crate::children;
 use crate::cli::connect::{Connect, TlsEof};
 pub(crate) use crate::connect::dial::code_of;
 use crate::connect::dial::{connect, connector, failure};
@@ -69,6 +70,9 @@ pub(crate) fn run(arguments: Connect) -> Result<Code, Failure> {
     if arguments.tls_eof.is_some() && !securing.has_tls() {
         return Err(Failure::usage(anyhow!("--tls-eof is for TLS"))
             .with_hint("write tls://HOST:PORT, or --tls"));
+    }
+    if arguments.exec {
+        children::keep_their_status()?;
     }
     let words = Words::open(&arguments, &destination.target, securing.has_tls())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -11,6 +11,7 @@ mod serve;
 
 mod address;
 mod certificate;
+mod children;
 mod environment;
 mod http;
 mod port;

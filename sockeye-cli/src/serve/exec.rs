@@ -33,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use crate::certificate::Certificate;
+use crate::children;
 use crate::cli::OnTerminal;
 use crate::cli::serve::{Serve, Service as Chosen, StderrTo};
 use crate::environment::{Facts, TlsFacts, Variables, variables};
@@ -74,6 +75,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Raises the descriptor limit if more are needed, so call it early.
     pub(crate) fn new(arguments: &Serve, workers: NonZeroUsize) -> Result<Self, Failure> {
+        children::keep_their_status()?;
         let program = Program::find(arguments)?;
         let connections = arguments.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
         Ok(Self {

@@ -17,7 +17,9 @@ use serde_json::Value;
 use socket2::SockRef;
 use sockeye::proxy_protocol::{Header, Tlv, Version};
 
-use crate::support::{PATIENCE, Serving, json, line_with, run, sockeye, text};
+use crate::support::{
+    PATIENCE, Serving, json, line_with, run, sockeye, sockeye_whose_parent_ignores_children, text,
+};
 
 /// A server that tells all in JSON and runs a program.
 fn exec(options: &[&str], program: &[&str]) -> Serving {
@@ -691,6 +693,22 @@ fn a_program_gets_three_descriptors_blocking_and_the_usual_signals() {
         drop(others);
         assert_eq!(serving.stop(), 0);
     }
+}
+
+#[test]
+fn how_a_program_ends_is_known_whoever_has_started_the_server() {
+    let serve = ["serve", "exec", "-l", "127.0.0.1:0", "--json", "--"];
+    let program = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"];
+    let command = sockeye_whose_parent_ignores_children(&[&serve[..], &program].concat());
+    let serving = Serving::spawn(command);
+    // Nor does the program inherit it: SIGCHLD is 17.
+    let ignored = rest(&mut serving.connect());
+    let mask = ignored.trim().rsplit('\t').next().expect("a mask");
+    let mask = u64::from_str_radix(mask, 16).expect("a number");
+    assert_eq!(mask >> 16 & 1, 0, "{ignored}");
+    assert_eq!(event(&serving, "exit")["status"], 3);
+    assert_eq!(event(&serving, "close")["reason"], "finished");
+    assert_eq!(serving.stop(), 0);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::connect::{connect, read_all, serve_one, start};
 use crate::peers::{MEGABYTE, Process, noise, socat};
-use crate::support::{Serving, finish, json, run, sockeye, text};
+use crate::support::{
+    Serving, finish, json, run, sockeye, sockeye_whose_parent_ignores_children, text,
+};
 
 fn exec(address: &str, script: &str) -> std::process::Output {
     connect(&["--exec", address, "--", "sh", "-c", script], b"")
@@ -33,6 +35,15 @@ fn a_program_reads_what_comes_and_what_it_writes_is_sent() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(output.stdout.is_empty());
     assert!(server.join().expect("no panic") == every_byte);
+}
+
+#[test]
+fn how_a_program_ends_is_known_whoever_has_started_us() {
+    let (address, server) = serve_one(drop);
+    let line = ["connect", "--exec", &address, "--", "sh", "-c", "exit 3"];
+    let output = run(sockeye_whose_parent_ignores_children(&line), b"");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    server.join().expect("no panic");
 }
 
 #[test]

@@ -21,6 +21,14 @@ pub(crate) fn sockeye(arguments: &[&str]) -> Command {
     command
 }
 
+/// The program, started by somebody who ignores SIGCHLD, which it inherits.
+pub(crate) fn sockeye_whose_parent_ignores_children(arguments: &[&str]) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_sockeye")]);
+    command.args(arguments);
+    command
+}
+
 /// Runs a command to its end with `input` on its stdin.
 pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
     let child = command
