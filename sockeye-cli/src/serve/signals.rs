@@ -108,8 +108,10 @@ fn wait(
                 }
                 Asked::Reload => reload.hup(),
                 Asked::Snapshot => {
+                    // First, so that of those it counts none is told after it.
+                    let snapshot = handle.snapshot();
                     reporter.last_refused();
-                    reporter.report(Event::snapshot(handle.snapshot()));
+                    reporter.report(Event::snapshot(snapshot));
                 }
             }
         }
