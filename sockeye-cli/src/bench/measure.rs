@@ -12,9 +12,9 @@ use crate::bench::cpu::{self, ThreadCpu};
 use crate::bench::interrupt::Interrupts;
 use crate::bench::live::{Live, Phase, Progress};
 use crate::bench::plan::{Extent, Pace, Plan, Stage, Times};
-use crate::bench::recorder::{INTERVAL, Record};
+use crate::bench::recorder::Record;
 use crate::bench::timeline::Timeline;
-use crate::bench::worker::{self, Found, Word};
+use crate::bench::worker::{self, Found, Word, at};
 use crate::exit::{Code, Failure};
 
 /// What a run has found, of all threads together.
@@ -52,6 +52,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// A schedule begins a moment later than the threads are told, so that its first messages are in time.
 const HEAD_START: Duration = Duration::from_millis(2);
+
+/// Within this time all threads have told of a piece that is over.
+const HEARD: Duration = Duration::from_millis(50);
 
 /// Runs, and shows how it gets on. An interrupt ends it early, with what there is by then.
 pub(crate) async fn measure(
@@ -235,11 +238,12 @@ impl Lead<'_> {
             measure_ns,
             end_ns,
         };
-        run.timeline.begin(self.plan.now_ns(), measure_ns);
+        run.timeline.begin(start_ns, measure_ns);
         self.stages.send_replace(Stage::Running(times));
         let mut interrupted = self
             .until(
                 run,
+                &times,
                 Phase::WarmUp,
                 Some(self.plan.warmup),
                 self.at(measure_ns),
@@ -251,7 +255,7 @@ impl Lead<'_> {
                 Extent::Time(time) => (Some(time), self.at(end_ns)),
                 Extent::Messages(_) => (None, None),
             };
-            interrupted = self.until(run, Phase::Measuring, total, end).await;
+            interrupted = self.until(run, &times, Phase::Measuring, total, end).await;
         }
         let server = ServerCpu::of(self.watched)?.map(|after| after.since(before.as_ref()));
         times.end_ns = times.end_ns.min(self.plan.now_ns());
@@ -260,6 +264,7 @@ impl Lead<'_> {
         let drained = Instant::now() + DRAIN.min(self.plan.timeout);
         self.show(run, Phase::Draining, Duration::ZERO, None);
         self.drain(run, drained).await;
+        run.timeline.finish(times.end_ns);
         Ok(Led {
             measure_ns: times.measure_ns,
             end_ns: times.end_ns,
@@ -277,19 +282,17 @@ impl Lead<'_> {
     async fn until(
         &self,
         run: &mut Run,
+        times: &Times,
         phase: Phase,
         total: Option<Duration>,
         then: Option<Instant>,
     ) -> bool {
         let began = Instant::now();
-        let mut over = std::pin::pin!(async {
-            match then {
-                Some(then) => tokio::time::sleep_until(then).await,
-                None => std::future::pending().await,
-            }
-        });
+        let mut over = std::pin::pin!(at(then));
         let mut interrupts = run.interrupts.clone();
-        let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
+        // What is told of a piece is known a moment after its end.
+        let next = self.plan.now_ns().saturating_sub(HEARD.as_nanos() as u64);
+        let mut end_ns = times.next_piece_ns(next);
         loop {
             tokio::select! {
                 () = &mut over => return false,
@@ -298,8 +301,9 @@ impl Lead<'_> {
                     run.interrupts = interrupts;
                     return true;
                 }
-                _ = ticks.tick() => {
-                    run.timeline.tick(self.plan.now_ns());
+                () = at(self.at(end_ns).map(|end| end + HEARD)) => {
+                    run.timeline.tick(end_ns);
+                    end_ns = times.next_piece_ns(end_ns);
                     self.show(run, phase, began.elapsed(), total);
                 }
                 // Threads that have failed say so when they are joined.
@@ -337,7 +341,6 @@ impl Lead<'_> {
             _ = tokio::time::timeout_at(until, drained) => {}
             () = interrupts.next() => {}
         }
-        run.timeline.tick(self.plan.now_ns());
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bench::both_ends::Ends;
 use crate::bench::cycle::Cycle;
 use crate::bench::dial::Dialer;
+use crate::bench::recorder::INTERVAL;
 use crate::cli::bench::{Arrivals, Close, Mode};
 
 /// One run.
@@ -81,6 +82,14 @@ impl Times {
     /// Whether a message that is due then counts.
     pub(crate) fn counts(&self, due_ns: u64) -> bool {
         (self.measure_ns..self.end_ns).contains(&due_ns)
+    }
+
+    /// When the next piece of the timeline begins after then. One begins with the measured time, whatever the warm-up is.
+    pub(crate) fn next_piece_ns(&self, now_ns: u64) -> u64 {
+        const PIECE_NS: u64 = INTERVAL.as_nanos() as u64;
+        let phase = self.measure_ns % PIECE_NS;
+        let since = (now_ns + PIECE_NS - phase) % PIECE_NS;
+        now_ns + PIECE_NS - since
     }
 }
 

@@ -164,7 +164,11 @@ impl<'a> Talk<'a> {
                 let read_ns = self.worker.pacer.now_ns();
                 now = Some(read_ns);
                 self.look(stream);
-                taken = self.take(bytes, read_ns);
+                taken = if self.slot.is_late(read_ns, self.worker.plan.timeout) {
+                    Err("timeout".into())
+                } else {
+                    self.take(bytes, read_ns)
+                };
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(self.closed_by_server()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sockeye::tcp_info::TcpInfo;
 
-use crate::bench::recorder::{Interval, Kind};
+use crate::bench::recorder::{INTERVAL, Interval, Kind};
 use crate::bench::report::{Point, Spread, TcpPoint};
 
 /// Pieces, each with its beginning in nanoseconds since the origin.
@@ -27,6 +27,18 @@ struct Piece {
     at_ns: u64,
     length_ns: u64,
     interval: Interval,
+}
+
+impl Piece {
+    /// With the one that follows.
+    fn extend(&mut self, next: Self) {
+        self.length_ns += next.length_ns;
+        self.interval.merge(&next.interval);
+        if !next.interval.tcp.is_empty() {
+            self.interval.tcp = next.interval.tcp;
+            self.interval.server_tcp = next.interval.server_tcp;
+        }
+    }
 }
 
 /// More are merged by twos: a page shows no more, and a run may last for days.
@@ -61,10 +73,34 @@ impl Timeline {
 
     /// Ends a piece, if it is time.
     pub(crate) fn tick(&mut self, now_ns: u64) {
-        self.ticks += 1;
-        if self.ticks < self.ticks_per_piece || now_ns <= self.begun_ns {
+        if now_ns <= self.begun_ns {
             return;
         }
+        self.ticks += 1;
+        if self.ticks >= self.ticks_per_piece {
+            self.end_piece(now_ns);
+        }
+    }
+
+    /// Ends the last piece. What is left is a piece of its own only if it is no splinter.
+    pub(crate) fn finish(&mut self, now_ns: u64) {
+        let whole = INTERVAL.as_nanos() as u64 * u64::from(self.ticks_per_piece);
+        let begun_ns = self.begun_ns;
+        self.end_piece(now_ns.max(begun_ns));
+        let is_splinter = now_ns.saturating_sub(begun_ns) < whole / 2;
+        // The warm-up is another matter.
+        if is_splinter
+            && begun_ns != self.measure_ns
+            && let Some(splinter) = self.pieces.pop()
+        {
+            match self.pieces.last_mut() {
+                Some(last) => last.extend(splinter),
+                None => self.pieces.push(splinter),
+            }
+        }
+    }
+
+    fn end_piece(&mut self, now_ns: u64) {
         self.ticks = 0;
         for (ours, servers) in std::mem::take(&mut self.tcp).into_values() {
             self.current.tcp.extend(ours);
@@ -85,10 +121,7 @@ impl Timeline {
         let mut all = std::mem::take(&mut self.pieces).into_iter();
         while let Some(mut first) = all.next() {
             if let Some(second) = all.next() {
-                first.length_ns += second.length_ns;
-                first.interval.merge(&second.interval);
-                first.interval.tcp = second.interval.tcp;
-                first.interval.server_tcp = second.interval.server_tcp;
+                first.extend(second);
             }
             self.pieces.push(first);
         }

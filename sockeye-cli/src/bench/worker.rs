@@ -23,7 +23,7 @@ use crate::bench::recorder::{INTERVAL, Interval, Record};
 pub(crate) enum Word {
     /// Every connection has been opened once, or could not be. So many are open.
     Opened(usize),
-    /// Four times a second.
+    /// At the end of each piece of the timeline, and of the measured time.
     Interval(Interval),
     /// The messages that it was to measure are all answered, or never will be.
     Done,
@@ -59,6 +59,7 @@ pub(crate) struct Worker {
     /// Measured messages that are started and not answered.
     under_way: Cell<u64>,
     done: Notify,
+    begun: Notify,
     /// Counts the intervals, so that a connection knows when it is to look at the kernel's account again.
     pub(crate) look: Cell<u32>,
     settled: Cell<usize>,
@@ -117,6 +118,7 @@ pub(crate) fn run(
             ended = worker.pacer.run() => ended?,
             () = worker.oversee(stages, &tell, &mut used) => {}
             () = worker.tell_progress(&tell) => {}
+            () = worker.expire() => {}
             () = async {
                 while tasks.join_next().await.is_some() {}
                 tell(Word::Drained);
@@ -161,6 +163,7 @@ impl Worker {
             left: Cell::new(plan.share_of(thread)),
             under_way: Cell::new(0),
             done: Notify::new(),
+            begun: Notify::new(),
             look: Cell::new(0),
             settled: Cell::new(0),
             open: Cell::new(0),
@@ -240,12 +243,18 @@ impl Worker {
             match stage {
                 Stage::Running(times) if is_new => {
                     begins = Some(self.instant(times.measure_ns));
+                    // What came before, while connections were opened, is of no piece.
+                    drop(self.interval());
+                    self.begun.notify_one();
                     // Of few messages some threads have none.
                     if self.left.get() == 0 {
                         self.done.notify_one();
                     }
                 }
                 Stage::Draining(_) | Stage::Ended => {
+                    if let (Stage::Draining(_), true) = (stage, is_new) {
+                        tell(self.interval());
+                    }
                     begins = None;
                     if let Some((cpu, spun_ns)) = before.take() {
                         used.cpu = ThreadCpu::now().since(&cpu);
@@ -290,27 +299,44 @@ impl Worker {
         Instant::from_std(self.plan.origin + Duration::from_nanos(ns))
     }
 
-    /// Tells how it goes, and looks for messages that wait for too long.
+    /// Tells how it goes, piece by piece of the timeline.
     async fn tell_progress(&self, tell: &impl Fn(Word)) {
-        let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
-        loop {
-            ticks.tick().await;
+        self.begun.notified().await;
+        while let Some(times) = self.times() {
+            let end_ns = times.next_piece_ns(self.pacer.now_ns());
+            tokio::time::sleep_until(self.instant(end_ns)).await;
             self.look.set(self.look.get().wrapping_add(1));
-            let timeout_ns = self.plan.timeout.as_nanos() as u64;
-            let longest = self.pacer.now_ns().saturating_sub(timeout_ns);
+            tell(self.interval());
+        }
+        std::future::pending().await
+    }
+
+    /// What has happened since this was told last.
+    fn interval(&self) -> Word {
+        Word::Interval(self.interval.replace(Interval::new()))
+    }
+
+    /// Looks for messages that wait for too long.
+    async fn expire(&self) {
+        let timeout = self.plan.timeout;
+        loop {
+            tokio::time::sleep((timeout / 10).clamp(SOONEST_LOOK, INTERVAL)).await;
+            let now = self.pacer.now_ns();
             for slot in &self.slots {
-                if slot.oldest_ns.get() < longest {
+                if slot.is_late(now, timeout) {
                     slot.expired.set(true);
                     slot.wake();
                 }
             }
-            tell(Word::Interval(self.interval.replace(Interval::new())));
         }
     }
 }
 
+/// As often as tokio's timers tick.
+const SOONEST_LOOK: Duration = Duration::from_millis(1);
+
 /// Never, if there is no such time.
-async fn at(then: Option<Instant>) {
+pub(crate) async fn at(then: Option<Instant>) {
     match then {
         Some(then) => tokio::time::sleep_until(then).await,
         None => std::future::pending().await,
@@ -327,6 +353,11 @@ impl Slot {
             served: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    /// Whether its oldest message has waited for longer than this.
+    pub(crate) fn is_late(&self, now_ns: u64, timeout: Duration) -> bool {
+        Duration::from_nanos(now_ns.saturating_sub(self.oldest_ns.get())) > timeout
     }
 
     /// Whom to wake when the stage changes, or the time is up.

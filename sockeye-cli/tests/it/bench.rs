@@ -92,6 +92,59 @@ fn a_number_of_messages_is_sent_answered_and_counted_exactly() {
     }
 }
 
+/// A piece of the timeline holds what happened in it, and one begins with the measured time, however long the warm-up is.
+#[test]
+fn the_timeline_is_without_gaps_and_counts_every_message() {
+    let serving = Serving::start(&["echo"]);
+    for warmup in ["0ms", "130ms", "300ms"] {
+        let output = run(
+            sockeye(&[
+                "bench",
+                "--json",
+                "--warmup",
+                warmup,
+                "--rate",
+                "1k",
+                "-n700",
+                "-c2",
+                &serving.address,
+            ]),
+            b"",
+        );
+        let report = report(&output);
+        let pieces = report["timeline"].as_array().expect("a list");
+        let number = |piece: &Value, name: &str| piece[name].as_f64().expect("a number");
+        let mut end = number(&pieces[0], "at_ms");
+        for piece in pieces {
+            assert!((number(piece, "at_ms") - end).abs() < 0.001, "{pieces:?}");
+            end += number(piece, "length_ms");
+        }
+        let begins = |piece: &&Value| number(piece, "at_ms") == 0.0;
+        assert_eq!(pieces.iter().filter(begins).count(), 1, "{pieces:?}");
+        let answered: f64 = pieces.iter().map(|piece| number(piece, "messages")).sum();
+        let warming: f64 = warmup.trim_end_matches("ms").parse().expect("a number");
+        assert!((answered - 700.0 - warming).abs() <= 2.0, "{pieces:?}");
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn an_answer_that_takes_longer_than_the_timeout_is_none() {
+    let late = server(|mut stream| {
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            thread::sleep(Duration::from_millis(60));
+            if stream.write_all(&byte).is_err() {
+                return;
+            }
+        }
+    });
+    let output = bench_output(&[&late, "-c1", "-n3", "--size", "1", "--timeout", "30ms"]);
+    let report = report(&output);
+    assert_eq!(report["messages"], 0, "{report}");
+    assert_eq!(report["errors"]["timeout"], 3, "{report}");
+}
+
 #[test]
 fn fewer_messages_than_threads_are_sent_and_the_end_is_seen() {
     let serving = Serving::start(&[]);
