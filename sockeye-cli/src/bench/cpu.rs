@@ -18,8 +18,9 @@ impl ThreadCpu {
     pub(crate) fn now() -> Self {
         let path = format!("/proc/self/task/{}/schedstat", gettid().as_raw_nonzero());
         let waited_ns = read_schedstat(&path).map_or(0, |(_, waited)| waited);
+        let ran = clock_gettime(ClockId::ThreadCPUTime);
         Self {
-            ran_ns: clock_ns(ClockId::ThreadCPUTime),
+            ran_ns: ran.tv_sec as u64 * 1_000_000_000 + ran.tv_nsec as u64,
             waited_ns,
         }
     }
@@ -30,16 +31,6 @@ impl ThreadCpu {
             waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
         }
     }
-}
-
-/// Of this process, in nanoseconds.
-pub(crate) fn own_ns() -> u64 {
-    clock_ns(ClockId::ProcessCPUTime)
-}
-
-fn clock_ns(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Of a process and its children, in nanoseconds, by thread: how long each ran and how long it waited.
@@ -68,6 +59,19 @@ pub(crate) fn of_process(pid: u32) -> io::Result<Vec<(u32, ThreadCpu)>> {
     }
     Ok(all)
 }
+
+/// Of the server in this process: of all threads but the one that leads and those that measure, which are named for it.
+pub(crate) fn of_our_server() -> io::Result<Vec<(u32, ThreadCpu)>> {
+    let ours = std::process::id();
+    let is_servers = |(number, _): &(u32, ThreadCpu)| {
+        let name = fs::read_to_string(format!("/proc/self/task/{number}/comm"));
+        *number != ours && !name.unwrap_or_default().starts_with(MEASURING)
+    };
+    Ok(of_process(ours)?.into_iter().filter(is_servers).collect())
+}
+
+/// What the names of threads that measure begin with.
+pub(crate) const MEASURING: &str = "bench-";
 
 /// The first two numbers: the time on a CPU and the time in a queue for one (Documentation/scheduler/sched-stats.rst).
 fn read_schedstat(path: &str) -> Option<(u64, u64)> {

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::bench::cpu::{self, ThreadCpu};
+use crate::bench::cpu::{self, MEASURING, ThreadCpu};
 use crate::bench::interrupt::Interrupts;
 use crate::bench::live::{Live, Phase, Progress};
 use crate::bench::plan::{Extent, Pace, Plan, Stage, Times};
@@ -103,7 +103,7 @@ pub(crate) async fn measure(
         opened,
         served: found.iter().map(|thread| thread.served).sum(),
         measured_ns: measured_ns as f64,
-        server: led.server.map(|all| all.without(&own)),
+        server: led.server.map(ServerCpu::used),
         own,
         timeline: run.timeline,
         interrupted: led.interrupted,
@@ -132,7 +132,7 @@ impl Run {
         for number in 0..plan.threads {
             let (plan, stages, sender) = (Arc::clone(&plan), stages.subscribe(), sender.clone());
             let thread = thread::Builder::new()
-                .name(format!("bench-{number}"))
+                .name(format!("{MEASURING}{number}"))
                 .spawn(move || worker::run(plan, number, stages, sender));
             let cannot = |error| Failure::usage(anyhow!("cannot start a thread: {error}"));
             threads.push(thread.map_err(cannot)?);
@@ -344,11 +344,9 @@ impl Lead<'_> {
     }
 }
 
-/// What the server used, by thread; or all of this process together, for which the threads that measure are to be taken
-/// away.
+/// What the server used, by thread.
 struct ServerCpu {
     threads: Vec<(u32, ThreadCpu)>,
-    is_ours: bool,
 }
 
 impl ServerCpu {
@@ -359,23 +357,12 @@ impl ServerCpu {
                 let error = anyhow!(error)
                     .context(format!("--pid: cannot read the CPU time of process {pid}"));
                 Failure::usage(error).with_hint("it has ended, or it is not yours")
-            })?,
-            Watched::Ourselves => {
-                let main = ThreadCpu::now().ran_ns;
-                let ran_ns = cpu::own_ns().saturating_sub(main);
-                vec![(
-                    0,
-                    ThreadCpu {
-                        ran_ns,
-                        waited_ns: 0,
-                    },
-                )]
-            }
+            }),
+            Watched::Ourselves => cpu::of_our_server().map_err(|error| {
+                Failure::usage(anyhow!(error).context("cannot read the CPU time of this process"))
+            }),
         };
-        Ok(Some(Self {
-            threads,
-            is_ours: matches!(watched, Watched::Ourselves),
-        }))
+        threads.map(|threads| Some(Self { threads }))
     }
 
     fn since(mut self, before: Option<&Self>) -> Self {
@@ -388,14 +375,7 @@ impl ServerCpu {
         self
     }
 
-    fn without(self, own: &[Own]) -> Vec<ThreadCpu> {
-        let ours: u64 = own.iter().map(|own| own.cpu.ran_ns).sum();
-        let threads = self.threads.into_iter().map(|(_, mut cpu)| {
-            if self.is_ours {
-                cpu.ran_ns = cpu.ran_ns.saturating_sub(ours);
-            }
-            cpu
-        });
-        threads.collect()
+    fn used(self) -> Vec<ThreadCpu> {
+        self.threads.into_iter().map(|(_, cpu)| cpu).collect()
     }
 }
