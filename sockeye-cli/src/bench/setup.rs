@@ -187,6 +187,12 @@ fn mode(arguments: &Bench) -> Result<Mode, Failure> {
         Mode::Http if arguments.verify => {
             wrong("--verify is not for --mode http: there is nothing to compare an answer with")
         }
+        Mode::Stream if arguments.verify => {
+            wrong("--verify is not for --mode stream: nothing says what is to come back")
+        }
+        Mode::Stream | Mode::Connect if arguments.pipeline.get() > 1 => wrong(
+            "--pipeline is for --mode echo and http: the others wait for no answer, or have one message each",
+        ),
         Mode::Echo if arguments.size == Some(0) => wrong("--size 0: an echo has at least one byte"),
         Mode::Connect if arguments.lifetime.is_some() => {
             wrong("--lifetime is not for --mode connect: each message is a connection of its own")

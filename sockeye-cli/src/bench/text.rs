@@ -250,7 +250,7 @@ fn errors(report: &Report) -> String {
     if others > 0 {
         told.push(format!("{} of other kinds", count(others)));
     }
-    told.join(", ")
+    format!("{}; the warm-up is included", told.join(", "))
 }
 
 /// A table: what was timed, and its percentiles.
@@ -328,8 +328,10 @@ fn cells(latency: &Latency) -> [String; 7] {
 
 fn cost(whose: &str, cost: &Cost) -> String {
     let message = cost.cpu_ns_per_message.map(|ns| ns / 1e3);
+    // How many threads a server has that wait for nothing nobody knows.
+    let of = if whose.is_empty() { "" } else { " in all" };
     format!(
-        "{whose}{} per message, {} of a CPU; busiest thread {}, waiting for a CPU {}",
+        "{whose}{} per message, {} of a CPU; busiest thread {}, waiting for a CPU {}{of}",
         time(message),
         percent(cost.cpu_share),
         percent(cost.busiest_thread_share),

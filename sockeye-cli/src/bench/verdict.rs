@@ -50,6 +50,9 @@ const MOST_WAIT_SHARE: f64 = 0.25;
 /// A server keeps up if so much of what is asked is answered in time.
 const KEEPS_UP_SHARE: f64 = 0.98;
 
+/// So many messages may be lost with their connections without a word: what is told of 99 in 100 is still told of them.
+const MOST_FAILED_SHARE: f64 = 0.01;
+
 /// A closed loop hides a stall if somebody who asks at a random moment waits so many times as long at the 99th percentile as
 /// the loop's messages did. For exponential times it is 1.4.
 const HIDDEN_FACTOR: f64 = 4.0;
@@ -62,6 +65,7 @@ impl Evidence<'_> {
     pub(crate) fn invalid(&self) -> Vec<Finding> {
         let found = [
             self.nothing_answered(),
+            self.failed(),
             self.late(),
             self.busy(),
             self.waited()
@@ -82,7 +86,7 @@ impl Evidence<'_> {
             self.waited()
                 .filter(|_| self.own.cpu_wait_share <= MOST_WAIT_SHARE),
             self.paused(),
-            self.not_answered(),
+            self.not_answered().filter(|_| self.failed().is_none()),
         ];
         found.into_iter().flatten().collect()
     }
@@ -225,6 +229,22 @@ impl Evidence<'_> {
                 shown_us(lag as f64 / 1e3)
             );
             finding("generator_paused", &text)
+        })
+    }
+
+    /// Connections broke under many messages. What those had waited until then is little, and no latency.
+    fn failed(&self) -> Option<Finding> {
+        let broke = |kind: &Kind| !kind.starts_with("http_") && kind != "timeout";
+        let has_broken = self.errors.keys().any(broke);
+        let due = self.latency.len();
+        let many = self.unanswered as f64 > MOST_FAILED_SHARE * due as f64;
+        (has_broken && many && self.got_per_s > 0.0).then(|| {
+            let text = format!(
+                "{} of {due} messages got no answer because their connections failed: the latencies are those of the others, \
+                 and of the time until then",
+                self.unanswered
+            );
+            finding("connections_failed", &text)
         })
     }
 

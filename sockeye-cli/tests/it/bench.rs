@@ -334,6 +334,7 @@ fn a_connection_that_the_server_closes_is_an_error_and_is_opened_again() {
             .all(|kind| ["closed", "reset"].contains(&kind.as_str())),
         "{errors:?}"
     );
+    assert_eq!(kinds(&report, "invalid"), ["connections_failed"]);
     assert_eq!(report["connections"]["reopened"], ended);
     assert_eq!(
         report["messages"].as_u64().expect("a count")
@@ -700,6 +701,9 @@ fn conditions_that_make_no_sense_are_usage_errors_with_the_form() {
         &["--mode", "echo", "--http", "/"],
         &["--mode", "echo", "--size", "0"],
         &["--mode", "connect", "--lifetime", "1s"],
+        &["--mode", "connect", "--pipeline", "2"],
+        &["--mode", "stream", "--pipeline", "2"],
+        &["--mode", "stream", "--verify"],
         &["--http", "/a b"],
         &["--http", "/a\r\nX: y"],
         &["--serve", "--mode", "http"],
