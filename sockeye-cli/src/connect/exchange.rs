@@ -108,11 +108,14 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// Whether the peer may still be talking: then it is we who close first.
+    /// Whether we close first, and the peer is to get all of it though it may still be talking. Who has answered has no need of
+    /// more, and who has been silent for too long is not waited for any longer.
     fn is_ours(&self) -> bool {
         !matches!(
             self,
             Self::PeerClosed
+                | Self::Answered(_)
+                | Self::Idle(_)
                 | Self::Truncated
                 | Self::ReceiveFailed(_)
                 | Self::SendFailed(_)

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::process::{Output, Stdio};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{PATIENCE, finish, json, run, sockeye, text};
 
@@ -181,6 +182,24 @@ fn answers_without_a_body_end_with_their_head() {
         assert_done(&output, "");
         assert!(seen.line.starts_with(request), "{}", seen.line);
     }
+}
+
+/// The connection is left alone then: a server that keeps it open would be heard out for 2 s at any other end.
+#[test]
+fn whoever_has_the_answer_does_not_wait_for_the_end_of_the_connection() {
+    let (done, is_done) = mpsc::channel();
+    let (address, server) = serve_one(move |stream| {
+        read_request(&stream);
+        (&stream)
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+            .expect("sent");
+        is_done.recv_timeout(PATIENCE)
+    });
+    let begun = Instant::now();
+    assert_done(&connect(&["--http", "/", &address], b""), "hi");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    done.send(()).expect("it waits");
+    server.join().expect("no panic").expect("released");
 }
 
 #[test]
