@@ -115,12 +115,20 @@ pub(crate) fn parse_escape(text: &str) -> Result<EscapeChar, String> {
     match text.as_bytes() {
         [b'^', character] => match character.to_ascii_uppercase() ^ 0x40 {
             b'\n' | b'\r' => Err("^J and ^M end a line".to_owned()),
+            escape if OF_THE_TERMINAL.contains(&escape) => Err(format!(
+                "a terminal keeps {} for itself; ^] and ^A, for example, it hands on",
+                shown(escape)
+            )),
             escape @ 0..=0x1f => Ok(EscapeChar(Some(escape))),
             _ => Err("after ^ there is a letter or one of @[\\]^_".to_owned()),
         },
         _ => Err("write none, or ^ and a character, such as ^]".to_owned()),
     }
 }
+
+/// What a terminal takes for a command while lines are typed (stty(1): intr, eof, erase, discard, start, rprnt, stop, kill,
+/// lnext, werase, susp, quit).
+const OF_THE_TERMINAL: &[u8] = b"\x03\x04\x08\x0f\x11\x12\x13\x15\x16\x17\x1a\x1c";
 
 /// The escape character, if there is to be one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -166,7 +174,9 @@ mod tests {
         for (text, byte) in [("^]", 0x1d), ("^a", 1), ("^A", 1), ("^@", 0), ("^^", 0x1e)] {
             assert_eq!(escape(text), Some(Some(byte)), "{text}");
         }
-        for bad in ["", "^", "]", "^M", "^j", "^1", "^]]", "^\u{fc}"] {
+        for bad in [
+            "", "^", "]", "^M", "^j", "^1", "^]]", "^\u{fc}", "^c", "^D", "^S", "^\\",
+        ] {
             assert_eq!(escape(bad), None, "{bad}");
         }
         assert_eq!(shown(CTRL_BRACKET), "^]");
