@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::threshold::Threshold;
 use crate::cli::TEMPLATE;
-use crate::cli::quantity::{bytes, rate};
+use crate::cli::quantity::{at_least_one, bytes, rate};
 use crate::cli::securing::SecuringOptions;
 use crate::cli::time::{duration, positive};
 
@@ -60,7 +60,7 @@ pub(crate) struct Bench {
     pub(crate) mode: Option<Mode>,
 
     /// Connections at a time
-    #[arg(short, long, value_name = "N", default_value = "64", help_heading = LOAD)]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>, default_value = "64", help_heading = LOAD)]
     pub(crate) connections: NonZeroUsize,
 
     /// Measure for so long [default: 10s; --find-max: 3s]
@@ -68,7 +68,7 @@ pub(crate) struct Bench {
     pub(crate) duration: Option<Duration>,
 
     /// Measure so many messages instead
-    #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration", help_heading = LOAD)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least_one::<NonZeroU64>, conflicts_with = "duration", help_heading = LOAD)]
     pub(crate) messages: Option<NonZeroU64>,
 
     /// Messages per second in all, on schedule [default: as fast as answers come]
@@ -84,7 +84,7 @@ pub(crate) struct Bench {
     pub(crate) size: Option<usize>,
 
     /// Messages under way on a connection at most
-    #[arg(long, value_name = "N", default_value = "1", help_heading = LOAD)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>, default_value = "1", help_heading = LOAD)]
     pub(crate) pipeline: NonZeroUsize,
 
     /// What is sent before the measured time, and not counted
@@ -92,7 +92,7 @@ pub(crate) struct Bench {
     pub(crate) warmup: Duration,
 
     /// Threads [default: half of the CPUs]
-    #[arg(short, long, value_name = "N", help_heading = LOAD, hide_short_help = true)]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>, help_heading = LOAD, hide_short_help = true)]
     pub(crate) threads: Option<NonZeroUsize>,
 
     /// GET this over HTTP/1.1, as --mode http does [default: /]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use crate::cli::TEMPLATE;
-use crate::cli::quantity::byte_rate;
+use crate::cli::quantity::{at_least_one, byte_rate};
 use crate::cli::securing::{SecuringOptions, TLS};
 use crate::cli::time::{Timeout, duration, positive, timeout};
 use crate::connect::escape::Text;
@@ -149,7 +149,7 @@ pub(crate) struct Connect {
     /// End after so many received bytes; fewer are exit code 56
     ///
     /// It is the end of sending, too, whatever is left of the input.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroU64>)]
     pub(crate) recv_bytes: Option<NonZeroU64>,
 
     /// Print what is received as hexadecimal and text
@@ -200,8 +200,8 @@ pub(crate) struct Connect {
 
     /// Do it N times, one connection after the other
     ///
-    /// With --probe, --send, --send-file or --exec, for nobody knows what is on stdin the next time. The exit code is that
-    /// of the first one that did not go well.
+    /// With --probe, --send, --send-file, --script, --exec or --http without a body, for nobody knows what is on stdin the next time. The exit
+    /// code is that of the first one that did not go well.
     #[arg(long, value_name = "N", hide_short_help = true, conflicts_with_all = ["tee_in", "tee_out", "record", "replay"])]
     pub(crate) repeat: Option<NonZeroU32>,
 

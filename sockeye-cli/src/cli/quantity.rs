@@ -1,6 +1,16 @@
 //! Sizes and rates on the command line.
 
-use std::num::NonZeroU64;
+use std::num::{IntErrorKind, NonZeroU64, ParseIntError};
+use std::str::FromStr;
+
+/// A number of things of which there has to be one.
+pub(crate) fn at_least_one<N: FromStr<Err = ParseIntError>>(text: &str) -> Result<N, String> {
+    text.parse()
+        .map_err(|error: ParseIntError| match error.kind() {
+            IntErrorKind::Zero => "must be more than 0".to_owned(),
+            _ => error.to_string(),
+        })
+}
 
 /// `64`, `64B`, `16KiB` or `16k`, `1MiB` or `1m`: bytes of a message, always in powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {

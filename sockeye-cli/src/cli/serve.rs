@@ -11,7 +11,7 @@ use sockeye::rules::TrustedProxies;
 
 use crate::cli::TEMPLATE;
 use crate::cli::admission::{handshakes, rate, trusted_proxies};
-use crate::cli::quantity::size;
+use crate::cli::quantity::{at_least_one, size};
 use crate::cli::time::{Timeout, duration, positive, timeout};
 use crate::cli::tls_values::{TlsVersion, protocol};
 
@@ -66,11 +66,11 @@ pub(crate) struct Serve {
     pub(crate) listen: Vec<String>,
 
     /// Threads that serve [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
     pub(crate) workers: Option<NonZeroUsize>,
 
     /// Open connections; more wait in the listen queue [default: what the descriptor limit allows; exec: 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZeroUsize>)]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
     /// Open connections from one source; more are refused [default: 1000, loopback without limit]

@@ -53,7 +53,8 @@ fn parse(text: &str) -> Result<Proxy, Failure> {
         _ => return Err(wrong(&format!("'{scheme}' is no kind of proxy"))),
     };
     let place = place.strip_suffix('/').unwrap_or(place);
-    let destination = parse_destination(&[place.to_owned()])?;
+    let destination = parse_destination(&[place.to_owned()])
+        .map_err(|failure| wrong(&failure.error.to_string()))?;
     if destination.tls {
         return Err(wrong("TLS to a proxy is not spoken"));
     }
