@@ -121,7 +121,7 @@ impl Problem {
             Self::NoBlock => "write what belongs to it below it, further in",
             Self::NeedsBlock(_) => "write it below, further in",
             Self::EndlessLoop => {
-                "it would never see that the peer has closed: expect something in it, or write 'loop 100'"
+                "it would never see that the peer has closed: expect something below it, as far in, or write 'loop 100'"
             }
             Self::Expected(what) if *what == DATA => "write \"TEXT\", hex 0d0a or file \"NAME\"",
             Self::Expected(what) if *what == PATTERN => PATTERNS,

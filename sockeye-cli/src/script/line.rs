@@ -52,6 +52,11 @@ impl<'a> Line<'a> {
         self.fault_at(self.at, problem)
     }
 
+    /// What is wrong with the statement that stands here.
+    pub(super) fn fault_of_all(&self, problem: Problem) -> ParseError {
+        self.fault_at(self.text.len() - self.text.trim_start().len(), problem)
+    }
+
     fn fault_at(&self, at: usize, problem: Problem) -> ParseError {
         ParseError {
             line: self.number,

@@ -188,7 +188,7 @@ impl<'a> Parser<'a> {
         let body = self.below(line, indent, depth)?;
         self.loops -= 1;
         if rounds.is_none() && !expects(&body) {
-            return Err(line.fault(Problem::EndlessLoop));
+            return Err(line.fault_of_all(Problem::EndlessLoop));
         }
         Ok(Step {
             line: number,

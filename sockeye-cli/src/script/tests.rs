@@ -101,7 +101,11 @@ fn an_error_points_at_what_is_wrong() {
         ("loop 0\n  close", (1, 6, Problem::BadRounds(word("0")))),
         ("loop\nclose", (1, 5, Problem::NoBlock)),
         ("on \"a\"\nclose", (1, 7, Problem::NoBlock)),
-        ("loop\n  send \"a\"", (1, 5, Problem::EndlessLoop)),
+        ("loop\n  send \"a\"", (1, 1, Problem::EndlessLoop)),
+        (
+            "on \"a\"\n  loop\n    send \"a\"",
+            (2, 3, Problem::EndlessLoop),
+        ),
         ("  close", (1, 3, Problem::Indented)),
         ("loop 2\n\tclose", (2, 1, Problem::Tab)),
         (
