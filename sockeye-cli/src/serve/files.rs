@@ -25,7 +25,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::serve::files::listing::{Listing, Order};
+use crate::serve::files::listing::{Listing, Order, wants_json};
 use crate::serve::files::precondition::{Validators, Verdict};
 use crate::serve::files::range::Parts;
 use crate::serve::files::target::{Target, Unusable};
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
 
 /// Answers requests from a folder.
 pub(crate) struct Files {
-    tree: Tree,
+    tree: Arc<Tree>,
     settings: Settings,
 }
 
@@ -61,7 +61,7 @@ impl Files {
     ///
     /// Those of [`Tree::open`]; `NotFound` if there is no file for `--spa`.
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
-        let tree = Tree::open(&settings.folder)?;
+        let tree = Arc::new(Tree::open(&settings.folder)?);
         if let Some(spa) = &settings.spa
             && tree.file(spa).is_none()
         {
@@ -93,7 +93,7 @@ impl Files {
                 let index = target.path.join(INDEX);
                 match self.tree.file(&index) {
                     Some((file, about)) => self.form_of(&asked, &index, file, about),
-                    None if self.settings.index => self.list(request, folder).await,
+                    None if self.settings.index => self.list(request, target, folder).await,
                     None => self.missing(&asked),
                 }
             }
@@ -139,9 +139,16 @@ impl Files {
         response
     }
 
-    async fn list(&self, request: &Request<Incoming>, folder: OwnedFd) -> Response<Body> {
+    async fn list(
+        &self,
+        request: &Request<Incoming>,
+        target: &Target,
+        folder: OwnedFd,
+    ) -> Response<Body> {
+        let (tree, place) = (Arc::clone(&self.tree), target.path.clone());
         // It waits for the disk, once for each file.
-        let read = tokio::task::spawn_blocking(|| Listing::read(folder)).await;
+        let read = tokio::task::spawn_blocking(move || Listing::read(&tree, &place, folder));
+        let read = read.await;
         let mut listing = match read.map_err(io::Error::other).and_then(|read| read) {
             Ok(listing) => listing,
             Err(error) => return refused(&error),
@@ -154,7 +161,7 @@ impl Files {
             .headers()
             .get(ACCEPT)
             .and_then(|header| header.to_str().ok());
-        let mut response = if accepts.is_some_and(|accepts| accepts.contains("application/json")) {
+        let mut response = if accepts.is_some_and(wants_json) {
             whole(
                 StatusCode::OK,
                 "application/json",

@@ -467,6 +467,24 @@ fn folders_are_listed_when_it_is_asked_for_and_their_page_comes_first() {
     assert_eq!(serving.stop(), 0);
 }
 
+/// Of what is outside not even the size is told.
+#[test]
+fn a_listing_has_the_links_that_can_be_had_and_no_others() {
+    let tree = Tree::new();
+    symlink("../secret.txt", tree.path("sub/out")).expect("linked");
+    symlink(tree.above.path(), tree.path("sub/above")).expect("linked");
+    symlink("/etc/passwd", tree.path("sub/absolute")).expect("linked");
+    symlink("nowhere", tree.path("sub/dangling")).expect("linked");
+    symlink("../hello.txt", tree.path("sub/inside")).expect("linked");
+    let serving = tree.serve(&["--index"]);
+    let list = json(&ask(&serving, "GET", "/sub/", &["Accept: application/json"]).text());
+    let entries = list["entries"].as_array().expect("a list");
+    let names: Vec<_> = entries.iter().map(|entry| entry["name"].as_str()).collect();
+    assert_eq!(names, [Some("deep"), Some("inside"), Some("page.html")]);
+    assert_eq!(entries[1]["size_bytes"], 13);
+    assert_eq!(serving.stop(), 0);
+}
+
 #[test]
 fn a_page_with_a_router_answers_for_what_is_not_there() {
     let tree = Tree::new();
@@ -529,6 +547,13 @@ fn put_replaces_a_file_whole_or_not_at_all() {
             "{target}"
         );
     }
+    let name = format!("/{}", "x".repeat(256));
+    assert_eq!(send(&serving, "PUT", &name, &[], b"x").status(), 400);
+    // The rest of a file is not the file.
+    let range = ["Content-Range: bytes 3-4/5"];
+    let rest = send(&serving, "PUT", "/sub/new.bin", &range, b"rt");
+    assert_eq!(rest.status(), 400);
+    assert_eq!(fs::read(tree.path("sub/new.bin")).expect("there"), b"short");
     // Without a length told in advance.
     let chunked = b"PUT /c HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
     assert!(raw(&serving, chunked).starts_with(b"HTTP/1.1 201"));

@@ -1,10 +1,11 @@
 //! What is in a folder: read, sorted, and shown as a page or as JSON.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -12,7 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use serde::Serialize;
 
 use crate::exit::markup as safe;
-use crate::serve::files::tree::About;
+use crate::serve::files::tree::{About, Tree};
 
 /// More are not listed, and the listing says so.
 const MOST_ENTRIES: usize = 10_000;
@@ -81,10 +82,31 @@ impl Order {
     }
 }
 
+/// Whether an `Accept` (RFC 9110, section 12.5.1) asks for JSON before a page.
+pub(crate) fn wants_json(accept: &str) -> bool {
+    let json = wanted(accept, ["application/json", "application/*"]);
+    json.0 > 0.0 && json > wanted(accept, ["text/html", "text/*"])
+}
+
+/// How much a type is wanted, and whether it is named itself; `names` are those that match it, and `*/*` does, too.
+fn wanted(accept: &str, names: [&str; 2]) -> (f32, usize) {
+    let ranges = accept.split(',').filter_map(|item| {
+        let mut words = item.split(';').map(str::trim);
+        let range = words.next()?.to_ascii_lowercase();
+        let names = names.into_iter().chain(["*/*"]).rev();
+        let specific = names.clone().position(|name| name == range)?;
+        let weight = words.find_map(|word| word.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+        let weight = weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+        Some((specific, weight))
+    });
+    let most_specific = ranges.max_by_key(|(specific, _)| *specific);
+    most_specific.map_or((0.0, 0), |(specific, weight)| (weight, specific))
+}
+
 impl Listing {
-    /// Reads a folder; hidden files are left out, and what is no file and no folder. A link is what it leads to, as far as that can be
-    /// told; whether it can be had, its request decides. It waits for the disk.
-    pub(crate) fn read(folder: OwnedFd) -> io::Result<Self> {
+    /// Reads a folder, which is at `path` in the tree; hidden files are left out, and what is no file and no folder. A link is
+    /// what it leads to, if that is in the tree. It waits for the disk.
+    pub(crate) fn read(tree: &Tree, path: &Path, folder: OwnedFd) -> io::Result<Self> {
         let mut listing = Self {
             entries: Vec::new(),
             is_cut: false,
@@ -97,9 +119,16 @@ impl Listing {
                 continue;
             }
             // It may be gone by now.
-            let Ok(stat) = statat(&folder, entry.file_name(), AtFlags::empty()) else {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let Ok(mut stat) = statat(&folder, entry.file_name(), flags) else {
                 continue;
             };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                let Ok(target) = tree.stat(&path.join(OsStr::from_bytes(name))) else {
+                    continue;
+                };
+                stat = target;
+            }
             let kind = FileType::from_raw_mode(stat.st_mode);
             if !matches!(kind, FileType::RegularFile | FileType::Directory) {
                 continue;
@@ -267,6 +296,30 @@ fn time(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_for_who_wants_it_more_than_a_page() {
+        for accept in [
+            "application/json",
+            "APPLICATION/JSON",
+            "application/json, text/plain, */*",
+            "text/html;q=0.5, application/json",
+            "text/html;level=1;q=0, application/*;q=0.1",
+        ] {
+            assert!(wants_json(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/html",
+            "application/json;q=0",
+            "text/html, application/json;q=0.5",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "application/json;q=x",
+        ] {
+            assert!(!wants_json(accept), "{accept}");
+        }
+    }
 
     fn entry(name: &str, is_folder: bool, bytes: u64, second: u64) -> Entry {
         Entry {

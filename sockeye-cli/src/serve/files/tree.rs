@@ -101,6 +101,16 @@ impl Tree {
         }
     }
 
+    /// What is told of something in the tree, without opening it for anything else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::find`].
+    pub(crate) fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let opened = self.open_below(path, OFlags::PATH, Mode::empty());
+        Ok(fstat(&opened.map_err(told)?)?)
+    }
+
     /// A file below, or nothing.
     pub(crate) fn file(&self, path: &Path) -> Option<(File, About)> {
         match self.find(path) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use headers::{ContentLength, HeaderMapExt};
-use http::header::{CONTENT_TYPE, HOST, LOCATION, ORIGIN};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, LOCATION, ORIGIN};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, BodyStream};
 use hyper::body::Incoming;
@@ -38,6 +38,9 @@ impl From<io::Error> for Refusal {
             io::ErrorKind::IsADirectory => Self(StatusCode::CONFLICT, "there is a folder\n"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self(StatusCode::INSUFFICIENT_STORAGE, "there is no room\n")
+            }
+            io::ErrorKind::InvalidFilename => {
+                Self(StatusCode::BAD_REQUEST, "no file can have this name\n")
             }
             _ => Self(StatusCode::INTERNAL_SERVER_ERROR, "it cannot be written\n"),
         }
@@ -72,6 +75,13 @@ impl Files {
     ) -> Result<StatusCode, Refusal> {
         if from_elsewhere(request.headers()) {
             return Err(ELSEWHERE);
+        }
+        // The rest of a file is not all of it (RFC 9110, section 14.5).
+        if request.headers().contains_key(CONTENT_RANGE) {
+            return Err(Refusal(
+                StatusCode::BAD_REQUEST,
+                "a part of a file is not taken\n",
+            ));
         }
         let length = request.headers().typed_get::<ContentLength>();
         if length.is_some_and(|length| length.0 > self.most_bytes()) {
