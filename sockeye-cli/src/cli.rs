@@ -11,10 +11,7 @@ pub(crate) mod serve;
 pub(crate) mod time;
 pub(crate) mod tls_values;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use colorchoice_clap::Color;
 
 use crate::cli::bench::Bench;
@@ -62,17 +59,4 @@ pub(crate) enum Verb {
     Bench(Box<Bench>),
     Completions(Completions),
     Man(Man),
-    /// How `serve exec --pty` starts a program: see serve/exec/terminal.rs.
-    #[command(name = crate::serve::exec::ON_TERMINAL, hide = true)]
-    OnTerminal(OnTerminal),
-}
-
-/// A program that is to have the terminal on stdin for its own.
-#[derive(Debug, Args)]
-pub(crate) struct OnTerminal {
-    pub(crate) program: PathBuf,
-    /// What it is called by.
-    pub(crate) name: OsString,
-    #[arg(last = true)]
-    pub(crate) arguments: Vec<OsString>,
 }

@@ -23,22 +23,18 @@ mod tls_files;
 mod exit;
 mod output;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::cli::{Cli, Verb};
+use crate::exit::{Code, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    cli.color.write_global();
-    let ended = match cli.verb {
-        Verb::Serve(arguments) => serve::run(*arguments),
-        Verb::Connect(arguments) => connect::run(*arguments),
-        Verb::Bench(arguments) => bench::run(&arguments),
-        Verb::Completions(arguments) => manual::completions(&arguments),
-        Verb::Man(arguments) => manual::man(&arguments),
-        Verb::OnTerminal(arguments) => serve::exec::on_terminal(&arguments),
+    let ended = match serve::exec::on_terminal(env::args_os()) {
+        Some(failure) => Err(failure),
+        None => asked(Cli::parse()),
     };
     match ended {
         Ok(code) => code.into(),
@@ -46,5 +42,16 @@ fn main() -> ExitCode {
             output::talk(&failure);
             failure.code.into()
         }
+    }
+}
+
+fn asked(cli: Cli) -> Result<Code, Failure> {
+    cli.color.write_global();
+    match cli.verb {
+        Verb::Serve(arguments) => serve::run(*arguments),
+        Verb::Connect(arguments) => connect::run(*arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Completions(arguments) => manual::completions(&arguments),
+        Verb::Man(arguments) => manual::man(&arguments),
     }
 }

@@ -13,10 +13,12 @@ mod stderr;
 mod terminal;
 mod watch;
 
+use std::ffi::OsString;
 use std::future::{Future, pending};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +36,11 @@ use tokio::net::UnixStream;
 
 use crate::certificate::Certificate;
 use crate::children;
-use crate::cli::OnTerminal;
 use crate::cli::serve::{Serve, Service as Chosen, StderrTo};
 use crate::environment::{Facts, TlsFacts, Variables, variables};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::serve::exec::child::Child;
-use crate::serve::exec::program::Program;
+use crate::serve::exec::program::{ON_TERMINAL, Program};
 use crate::serve::exec::reaper::{Handover, Reaper};
 use crate::serve::exec::relay::Relay;
 use crate::serve::exec::stderr::Stderr;
@@ -47,18 +48,16 @@ use crate::serve::exec::terminal::Terminal;
 use crate::serve::exec::watch::Watch;
 use crate::serve::reporter::Reporter;
 
-pub(crate) use program::ON_TERMINAL;
-
-/// The hidden verb: becomes a program whose terminal is on stdin. Returns only if it cannot.
-pub(crate) fn on_terminal(arguments: &OnTerminal) -> Result<Code, Failure> {
-    let OnTerminal {
-        program,
-        name,
-        arguments,
-    } = arguments;
-    let Err(error) = terminal::become_on_terminal(program, name, arguments);
+/// If this process was started by [`Program`] for a program on a terminal: becomes that. Returns if it is not so, and with the
+/// reason if it cannot.
+pub(crate) fn on_terminal(mut command_line: impl Iterator<Item = OsString>) -> Option<Failure> {
+    command_line.next()?;
+    command_line.next().filter(|verb| verb == ON_TERMINAL)?;
+    let (program, name) = (command_line.next()?, command_line.next()?);
+    let arguments: Vec<OsString> = command_line.collect();
+    let Err(error) = terminal::become_on_terminal(Path::new(&program), &name, &arguments);
     let error = anyhow!(error).context(format!("cannot run '{}'", program.display()));
-    Err(Failure::usage(error))
+    Some(Failure::usage(error))
 }
 
 /// Open connections by default: each is a process. As many as ncat allows.

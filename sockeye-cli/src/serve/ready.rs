@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -16,8 +17,8 @@ use crate::exit::Failure;
 pub(crate) struct Ready {
     descriptor: Option<File>,
     file: Option<PathBuf>,
-    /// Files that are ours by now.
-    written: Vec<PathBuf>,
+    /// Files that are ours by now, with what tells them from those of another that came later.
+    written: Vec<(PathBuf, Option<FileId>)>,
 }
 
 impl Ready {
@@ -39,19 +40,17 @@ impl Ready {
         };
         if let Some(path) = &arguments.pid_file {
             let cannot = |error| anyhow!("--pid-file: {}", ready.cannot(path, error));
-            write_whole(path, &format!("{}\n", process::id()))
+            let id = write_whole(path, &format!("{}\n", process::id()))
                 .map_err(|error| Failure::usage(cannot(error)))?;
-            ready.written.push(path.clone());
+            ready.written.push((path.clone(), id));
         }
         if let Some(path) = &ready.file {
-            // One of an earlier run would be taken for ours.
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let error = anyhow!("--ready-file: {}", ready.cannot(path, error));
-                    return Err(Failure::usage(error));
-                }
-                _ => {}
-            }
+            // One of an earlier run would be taken for ours; and whoever waits for a file that cannot be written waits for ever.
+            write_whole(path, "")
+                .and_then(|_| fs::remove_file(path))
+                .map_err(|error| {
+                    Failure::usage(anyhow!("--ready-file: {}", ready.cannot(path, error)))
+                })?;
         }
         Ok(ready)
     }
@@ -74,7 +73,7 @@ impl Ready {
         }
         if let Some(path) = self.file.take() {
             match write_whole(&path, &lines) {
-                Ok(()) => self.written.push(path),
+                Ok(id) => self.written.push((path, id)),
                 Err(error) => wrong.push(format!("--ready-file: {}", self.cannot(&path, error))),
             }
         }
@@ -84,19 +83,31 @@ impl Ready {
 
 impl Drop for Ready {
     fn drop(&mut self) {
-        for path in &self.written {
-            // Somebody has removed it before.
-            let _ = fs::remove_file(path);
+        for (path, id) in &self.written {
+            // Another server may have put its own there meanwhile, and then it is not ours to remove.
+            if id.is_some() && file_id(path) == *id {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
 
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let about = fs::symlink_metadata(path).ok()?;
+    Some((about.dev(), about.ino()))
+}
+
 /// Into another file that then takes its place: nobody reads half of it.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+fn write_whole(path: &Path, text: &str) -> io::Result<Option<FileId>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", process::id()));
     fs::write(&beside, text)?;
+    let id = file_id(Path::new(&beside));
     fs::rename(&beside, path).inspect_err(|_| {
         let _ = fs::remove_file(&beside);
-    })
+    })?;
+    Ok(id)
 }

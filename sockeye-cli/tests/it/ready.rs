@@ -61,6 +61,30 @@ fn files_say_who_is_ready_and_are_gone_at_the_end() {
     assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 0);
 }
 
+/// As when a new server is started before the old one is stopped.
+#[test]
+fn files_that_another_server_has_written_since_are_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ready, pid) = (folder.path().join("ready"), folder.path().join("pid"));
+    let (ready_text, pid_text) = (ready.to_str().expect("UTF-8"), pid.to_str().expect("UTF-8"));
+    let start = || {
+        let serving = Serving::start(&["--ready-file", ready_text, "--pid-file", pid_text]);
+        let served = format!("{}\n", serving.address);
+        while fs::read_to_string(&ready).ok().as_ref() != Some(&served) {
+            std::thread::yield_now();
+        }
+        serving
+    };
+    let old = start();
+    let new = start();
+    assert_eq!(old.stop(), 0);
+    let there = fs::read_to_string(&pid).expect("there");
+    assert_eq!(there, format!("{}\n", new.pid()));
+    assert!(ready.exists());
+    assert_eq!(new.stop(), 0);
+    assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 0);
+}
+
 #[test]
 fn what_cannot_be_told_is_said_before_anybody_listens() {
     for (arguments, words) in [
@@ -72,6 +96,10 @@ fn what_cannot_be_told_is_said_before_anybody_listens() {
         (
             ["--pid-file", "/nonexistent/pid"],
             "--pid-file: cannot write /nonexistent/pid: No such file",
+        ),
+        (
+            ["--ready-file", "/nonexistent/ready"],
+            "--ready-file: cannot write /nonexistent/ready: No such file",
         ),
     ] {
         let output = run(sockeye(&[&["serve"], &arguments[..]].concat()), b"");
@@ -93,6 +121,7 @@ fn completions_know_the_verbs_and_bash_takes_them() {
         for word in ["serve", "connect", "bench", "idle-timeout"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        assert!(!script.contains("on-terminal"), "{shell}");
     }
     let unknown = run(sockeye(&["completions", "tcsh"]), b"");
     assert_eq!(unknown.status.code(), Some(2));

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::anyhow;
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::cli::serve::{Serve, StderrTo};
 use crate::environment::Variables;
@@ -79,7 +80,6 @@ impl Program {
         let mut command = if self.on_terminal {
             let mut command = Command::new(OURSELVES);
             command.args([ON_TERMINAL.as_ref(), self.path.as_os_str(), &self.name]);
-            command.arg("--");
             command
         } else {
             let mut command = Command::new(&self.path);
@@ -99,8 +99,8 @@ impl Program {
 
 const SHELL: &str = "/bin/sh";
 
-/// The hidden verb that starts a program on a terminal.
-pub(crate) const ON_TERMINAL: &str = "exec-on-terminal";
+/// The verb that starts a program on a terminal; no user is to know it.
+pub(super) const ON_TERMINAL: &str = "exec-on-terminal";
 
 /// proc(5): also if the file was replaced by a newer one since.
 const OURSELVES: &str = "/proc/self/exe";
@@ -112,9 +112,9 @@ fn find(name: &OsStr, path: Option<&OsStr>) -> io::Result<PathBuf> {
         return runnable(&path).map(|()| path);
     }
     if name.is_empty() {
-        return Err(io::ErrorKind::NotFound.into());
+        return Err(Errno::NOENT.into());
     }
-    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    let mut failed = io::Error::from(Errno::NOENT);
     for folder in env::split_paths(path.unwrap_or_else(|| OsStr::new(DEFAULT_PATH))) {
         // An empty one is the working folder.
         let candidate = Path::new(".").join(folder).join(name);
@@ -133,7 +133,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 fn runnable(path: &Path) -> io::Result<()> {
     let is_file = path.metadata()?.is_file();
     if !is_file {
-        return Err(io::ErrorKind::PermissionDenied.into());
+        return Err(Errno::ACCESS.into());
     }
     Ok(access(path, Access::EXEC_OK)?)
 }
