@@ -9,6 +9,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
 /// Says something on stderr.
 pub(crate) fn talk(message: &(impl Display + ?Sized)) {
     // If nobody listens there is nobody to tell.
@@ -33,6 +36,20 @@ pub(crate) fn result(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
+}
+
+/// Waits until nobody reads stdout any more: the other end of the pipe is closed. For ever if it is no pipe.
+pub(crate) fn until_unread() -> io::Result<()> {
+    let stdout = io::stdout();
+    // An error is told whatever is asked for (poll(2)).
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    loop {
+        match poll(&mut watched, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Lines that wait to be written; one that finds no room is dropped and counted.

@@ -5,6 +5,7 @@ use std::io::{self, stderr, stdout};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use sockeye::CloseReason;
@@ -13,7 +14,7 @@ use sockeye::stats::{AcceptFailed, Accepted, Closed, Listening, Observer, Opened
 
 use crate::cli::serve::{Serve, Service};
 use crate::exit::escaped;
-use crate::output::{Lines, Writer, talk};
+use crate::output::{Lines, Writer, talk, until_unread};
 use crate::serve::events::{Close, Event, Handshake, millis};
 use crate::serve::ready::Ready;
 use crate::serve::refusals::{Failures, Refusals};
@@ -67,7 +68,7 @@ pub(crate) fn start(
     tls: Vec<bool>,
     shown: Vec<Shown>,
     ready: Ready,
-    unread: impl FnOnce() + Send + 'static,
+    unread: impl FnOnce() + Clone + Send + 'static,
 ) -> io::Result<(Reporter, Writers)> {
     let dropped = |events| Event::Dropped { events };
     let (text, text_writer) = Lines::start(
@@ -81,8 +82,12 @@ pub(crate) fn start(
             stdout(),
             |(time, event): &(SystemTime, Event)| event.json(*time),
             move |events| dropped(events).json(SystemTime::now()),
-            unread,
+            unread.clone(),
         )?;
+        // It may be long until something is written that finds no reader. The thread ends with the process.
+        thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || until_unread().map(|()| unread()))?;
         (Some(lines), Some(writer))
     } else {
         (None, None)

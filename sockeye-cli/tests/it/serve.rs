@@ -231,11 +231,9 @@ fn a_closed_stdout_ends_the_server_as_a_signal_does() {
         .spawn()
         .expect("starts");
     let stderr = crate::support::lines(child.stderr.take().expect("piped"));
-    let ready = line_with(&stderr, "listening on ");
-    let address = ready.split(' ').nth(2).expect("an address").to_owned();
+    line_with(&stderr, "listening on ");
+    // Though there is no event that would find no reader.
     drop(child.stdout.take());
-    // Its next event finds no reader.
-    drop(TcpStream::connect(address).expect("connects"));
     let output = crate::support::finish(child, Vec::new());
     assert_eq!(output.status.code(), Some(0));
 }
