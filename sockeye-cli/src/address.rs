@@ -78,6 +78,9 @@ impl Address {
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host = match bracketed {
             Some(host) => host,
+            None if rest.starts_with('[') && rest.ends_with(']') => {
+                return Err(wrong("the port is missing"));
+            }
             None if host.contains(':') => {
                 return Err(wrong("an IPv6 address needs brackets before its port"));
             }

@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use serde::Serialize;
 use sockeye::tcp_info::TcpInfo;
 
@@ -197,6 +198,11 @@ impl Seen {
         json.push('\n');
         let length = json.len();
         let mut response = whole(status, "application/json", json.into_bytes());
+        if status.canonical_reason().is_none() {
+            // hyper says '<none>' for it.
+            let nothing = ReasonPhrase::from_static(b"");
+            response.extensions_mut().insert(nothing);
+        }
         let headers = response.headers_mut();
         headers.extend(route::belongs_to(status, length));
         if status == StatusCode::RESET_CONTENT {
