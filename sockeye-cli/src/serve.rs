@@ -30,7 +30,8 @@ use sockeye::{BindAddr, Limits, Server, SocketOptions, Timeouts, services};
 use crate::address::{Address, Scheme};
 use crate::cli::serve::{Serve, Service};
 use crate::cli::time::Timeout;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, Warning};
+use crate::output::talk;
 use crate::serve::events::Event;
 use crate::serve::files::{Files, Settings};
 use crate::serve::mirror::Mirror;
@@ -52,7 +53,15 @@ pub(crate) fn run(arguments: Serve) -> Result<Code, Failure> {
     let service = Chosen::of(&arguments, workers)?;
     if !matches!(service, Chosen::Exec(_)) {
         // There are no other threads yet. Without it fewer connections fit, and no more than that.
-        let _ = sockeye::raise_descriptor_limit();
+        let limit = sockeye::raise_descriptor_limit().ok().flatten();
+        if let (Some(asked), Some(limit)) = (arguments.max_connections, limit)
+            && asked.get() as u64 >= limit
+        {
+            talk(&Warning(&format!(
+                "--max-connections {asked}: the descriptor limit of {limit} (ulimit -Hn) leaves room for fewer; clients that \
+                 find none wait in the listen queue"
+            )));
+        }
     }
     let rules = RulesSource::new(&arguments);
     let tls = Tls::load(&arguments)?;

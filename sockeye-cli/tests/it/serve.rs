@@ -3,7 +3,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{PATIENCE, Serving, echoes, json, line_with, run, sockeye, text};
 
@@ -238,6 +238,30 @@ fn a_closed_stdout_ends_the_server_as_a_signal_does() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+#[test]
+fn more_connections_than_descriptors_are_warned_of() {
+    let mut child = sockeye(&[
+        "serve",
+        "-l",
+        "127.0.0.1:0",
+        "--max-connections",
+        "2000000000",
+    ])
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("starts");
+    let stderr = crate::support::lines(child.stderr.take().expect("piped"));
+    let warning = line_with(&stderr, "warning: --max-connections 2000000000");
+    assert!(warning.contains("the descriptor limit of"), "{warning}");
+    line_with(&stderr, "listening on ");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(
+        crate::support::finish(child, Vec::new()).status.code(),
+        Some(0)
+    );
+}
+
 /// A reader of events that stops reading must not stop the server.
 #[test]
 fn a_stalled_reader_of_events_stalls_nobody_and_the_loss_is_counted() {
@@ -261,10 +285,10 @@ fn a_stalled_reader_of_events_stalls_nobody_and_the_loss_is_counted() {
             .expect("set");
     }
     let events = crate::support::lines(stdout);
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = Pid::from_child(&child);
     let dropped = json(&line_with(&events, r#""event":"dropped""#));
     assert!(dropped["events"].as_u64().is_some_and(|events| events > 0));
-    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    kill_process(pid, Signal::TERM).expect("it runs");
     let stopped = json(&line_with(&events, r#""event":"stopped""#));
     assert_eq!(stopped["accepted"], CONNECTIONS);
     assert_eq!(
@@ -293,8 +317,8 @@ fn verbose_tells_each_connection_and_quiet_nothing() {
         .expect("starts");
     let events = crate::support::lines(child.stdout.take().expect("piped"));
     line_with(&events, "listening");
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).expect("it runs");
     let output = crate::support::finish(child, Vec::new());
     assert_eq!(
         (output.status.code(), text(&output.stderr)),
@@ -439,8 +463,8 @@ fn a_stalled_reader_of_stderr_does_not_keep_the_server_from_ending() {
     for _ in 0..1_000 {
         echoes(&mut TcpStream::connect(&address).expect("connects"), b"x");
     }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).expect("it runs");
     let output = crate::support::finish(child, Vec::new());
     assert_eq!(output.status.code(), Some(0));
     drop(stderr);
