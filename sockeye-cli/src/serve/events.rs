@@ -47,6 +47,14 @@ pub(crate) enum Event {
     },
     Handshake(Box<Handshake>),
     Request(Box<Requested>),
+    /// What came is none that can be read.
+    BadRequest {
+        id: u64,
+        peer: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+        error: String,
+    },
     /// A program runs for a connection.
     Start {
         id: u64,
@@ -285,6 +293,12 @@ impl Event {
             }
             Self::Handshake(handshake) => handshake.text(),
             Self::Request(request) => request.text(),
+            Self::BadRequest {
+                id,
+                peer,
+                client,
+                error,
+            } => format!("bad request {id} from {}: {error}", whom(peer, client)),
             Self::Start { id, pid } => format!("start {id}: process {pid}"),
             Self::Stderr { id, text } => format!("stderr {id}: {text}"),
             Self::Exit(exit) => exit.text(),
@@ -342,6 +356,7 @@ impl Event {
             | Self::Refused { .. }
             | Self::Handshake(_)
             | Self::Request(_)
+            | Self::BadRequest { .. }
             | Self::Start { .. }
             | Self::Exit(_) => false,
             Self::Close(close) => close.is_news,

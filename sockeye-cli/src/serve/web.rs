@@ -104,6 +104,11 @@ impl<A: Answer> Service for Web<A> {
                 serving.await
             }
         };
+        if let Err(error) = &served
+            && error.is_parse()
+        {
+            visit::unreadable(&self.reporter, &visit, error);
+        }
         ended(served)
     }
 }

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{Serving, text};
+use crate::support::{Serving, json, line_with, text};
 
 /// An answer as it came.
 #[derive(Debug)]
@@ -285,6 +285,26 @@ fn a_client_that_ends_its_side_after_the_request_gets_its_answer() {
         .expect("sent");
     stream.shutdown(std::net::Shutdown::Write).expect("sent");
     assert_eq!(parse(&all(&mut stream)).status(), 200);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_as_a_request_is_told() {
+    let serving = Serving::start(&["http", "--json"]);
+    for (request, status, why) in [
+        ("GET / \x1b\r\n\r\n".to_owned(), 400, "invalid"),
+        (
+            format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(40_000)),
+            431,
+            "too large",
+        ),
+    ] {
+        assert_eq!(parse(&raw(&serving, request.as_bytes())).status(), status);
+        let told = json(&line_with(&serving.stdout, "\"bad_request\""));
+        let error = told["error"].as_str().expect("text");
+        assert!(error.contains(why), "{told}");
+        assert!(told["peer"].is_string() && told["id"].is_u64());
+    }
     assert_eq!(serving.stop(), 0);
 }
 

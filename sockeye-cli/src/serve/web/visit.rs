@@ -74,6 +74,27 @@ impl Visit {
     }
 }
 
+/// Who is at the other end, and for whom, if that is another.
+fn parties(conn: &Conn) -> (String, Option<String>) {
+    let (peer, client) = (conn.peer(), conn.client());
+    let client = (client != peer).then(|| client.to_string());
+    (peer.to_string(), client)
+}
+
+/// Tells of what cannot be read as a request, which was answered with 400 or 431.
+pub(crate) fn unreadable(reporter: &Reporter, visit: &Visit, error: &hyper::Error) {
+    if reporter.wants_connections() {
+        let conn = visit.conn();
+        let (peer, client) = parties(&conn);
+        reporter.report(Event::BadRequest {
+            id: conn.id(),
+            peer,
+            client,
+            error: escaped(&error.to_string()),
+        });
+    }
+}
+
 /// One request: told when its answer was sent, or when that came to nothing.
 pub(crate) struct Account {
     reporter: Arc<Reporter>,
@@ -88,12 +109,11 @@ impl Account {
         let requested = reporter.wants_connections().then(|| {
             let conn = visit.conn();
             let agent = request.headers().get(USER_AGENT);
+            let (peer, client) = parties(&conn);
             Box::new(Requested {
                 id: conn.id(),
-                peer: conn.peer().to_string(),
-                client: Some(conn.client())
-                    .filter(|client| *client != conn.peer())
-                    .map(ToString::to_string),
+                peer,
+                client,
                 method: request.method().to_string(),
                 target: escaped(&request.uri().to_string()),
                 status: 0,
