@@ -685,11 +685,22 @@ fn a_program_gets_three_descriptors_blocking_and_the_usual_signals() {
         };
         let flags = u32::from_str_radix(&of("flags:"), 8).expect("octal");
         assert_eq!(flags & OFlags::NONBLOCK.bits(), 0);
-        for mask in ["SigIgn:", "SigBlk:"] {
-            // Two above the usual 31 are the C library's own; it ignores them in what it starts.
-            let mask = u64::from_str_radix(&of(mask), 16).expect("hexadecimal");
-            assert_eq!(mask & 0x7fff_ffff, 0);
-        }
+        // Two above the usual 31 are the C library's own; it ignores them in what it starts.
+        let usual = |mask: &str| u64::from_str_radix(mask, 16).expect("hexadecimal") & 0x7fff_ffff;
+        assert_eq!(usual(&of("SigBlk:")), 0);
+        // What we were started with, as a shell ignores SIGQUIT in the background; but for SIGPIPE, and what the server heeds.
+        let ours = fs::read_to_string("/proc/self/status").expect("ours");
+        let ours = ours.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ours = usual(ours.expect("a mask").trim());
+        let heeded = [
+            Signal::HUP,
+            Signal::INT,
+            Signal::TERM,
+            Signal::USR1,
+            Signal::PIPE,
+        ];
+        let heeded = heeded.map(|signal| 1_u64 << (signal.as_raw() - 1));
+        assert_eq!(usual(&of("SigIgn:")), ours & !heeded.iter().sum::<u64>());
         drop(others);
         assert_eq!(serving.stop(), 0);
     }
