@@ -65,13 +65,13 @@ impl Evidence<'_> {
     pub(crate) fn invalid(&self) -> Vec<Finding> {
         let found = [
             self.nothing_answered(),
-            self.failed(),
             self.late(),
             self.busy(),
             self.waited()
                 .filter(|_| self.own.cpu_wait_share > MOST_WAIT_SHARE),
             self.few_served(),
             self.ports_exhausted(),
+            self.failed(),
             self.hidden_stall(),
         ];
         let samples = self.percentiles.iter().filter_map(|p| self.few_samples(*p));
@@ -234,7 +234,9 @@ impl Evidence<'_> {
 
     /// Connections broke under many messages. What those had waited until then is little, and no latency.
     fn failed(&self) -> Option<Finding> {
-        let broke = |kind: &Kind| !kind.starts_with("http_") && kind != "timeout";
+        // What was waited for to its end is a latency, and ports are told of by themselves.
+        let other = ["timeout", "ports_exhausted"];
+        let broke = |kind: &Kind| !kind.starts_with("http_") && !other.contains(&&**kind);
         let has_broken = self.errors.keys().any(broke);
         let due = self.latency.len();
         let many = self.unanswered as f64 > MOST_FAILED_SHARE * due as f64;
