@@ -14,19 +14,19 @@ mod terminal;
 mod watch;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::future::{Future, pending};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use sockeye::error::ServeError;
 use sockeye::proxy_protocol::Addresses;
 use sockeye::shutdown::Summary;
@@ -183,13 +183,13 @@ impl Service for Exec {
         let watch = Watch::new(conn.stream())?;
         if self.program.on_terminal {
             let (terminal, theirs) = Terminal::open()?;
-            let (child, stderr) = self.start(conn.id(), variables, theirs)?;
+            let (child, stderr) = self.start(conn.id(), &variables, theirs)?;
             with_stderr(stderr, relayed(conn, terminal, child, &watch)).await
         } else if matches!(conn.stream(), Stream::Tcp(_) | Stream::Unix(_)) {
             let id = conn.id();
             // Held to the end: dropping it gives the socket back to the server.
             let (_lent, socket) = conn.lend()?;
-            let (child, stderr) = self.start(id, variables, socket)?;
+            let (child, stderr) = self.start(id, &variables, socket)?;
             with_stderr(stderr, attended(child, watch.gone())).await
         } else {
             let (ours, theirs) = socketpair(
@@ -201,39 +201,38 @@ impl Service for Exec {
             let ours = std::os::unix::net::UnixStream::from(ours);
             ours.set_nonblocking(true)?;
             let ours = UnixStream::from_std(ours)?;
-            let (child, stderr) = self.start(conn.id(), variables, theirs)?;
+            let (child, stderr) = self.start(conn.id(), &variables, theirs)?;
             with_stderr(stderr, relayed(conn, ours, child, &watch)).await
         }
     }
 }
 
 impl Exec {
-    /// Starts the program, with this for stdin and stdout.
+    /// Starts the program, with `stdio` for stdin and stdout: nobody here has that any longer, or its end would not be seen.
     fn start(
         &self,
         id: u64,
-        variables: Variables,
-        stdin: OwnedFd,
+        variables: &Variables,
+        stdio: OwnedFd,
     ) -> io::Result<(Child, Option<Stderr>)> {
-        let stdout = fcntl_dupfd_cloexec(&stdin, 3)?;
         let (stderr, theirs) = match self.program.stderr {
-            _ if self.program.on_terminal => (None, fcntl_dupfd_cloexec(&stdin, 3)?.into()),
+            _ if self.program.on_terminal => (None, Some(fcntl_dupfd_cloexec(&stdio, 3)?)),
             StderrTo::Log => {
                 let (ours, theirs) = Stderr::pipe(id, &self.reporter)?;
-                (Some(ours), theirs.into())
+                (Some(ours), Some(theirs))
             }
-            StderrTo::Inherit => (None, Stdio::inherit()),
-            StderrTo::Null => (None, Stdio::null()),
+            StderrTo::Inherit => (None, None),
+            StderrTo::Null => (None, Some(File::create("/dev/null")?.into())),
         };
-        let started = self.program.start(variables, stdin, stdout, theirs);
-        let leader = started.inspect_err(|error| {
+        let started = self.program.start(variables, &stdio, theirs.as_ref());
+        let pid = started.inspect_err(|error| {
             self.reporter.not_started(id, self.program.path(), error);
         })?;
         if let Some(limit) = &self.limit_before {
             // A program with another user's rights may not be told; it then has more than it had to have.
-            let _ = prlimit(Some(Pid::from_child(&leader)), Resource::Nofile, *limit);
+            let _ = prlimit(Some(pid), Resource::Nofile, *limit);
         }
-        let child = Child::watch(leader, id, &self.reporter, &self.reaper)?;
+        let child = Child::watch(pid, id, &self.reporter, &self.reaper)?;
         Ok((child, stderr))
     }
 }

@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process;
 use std::sync::Arc;
 
-use rustix::process::{PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -30,15 +29,13 @@ impl Child {
     ///
     /// It cannot be watched, for want of descriptors for example, and is ended.
     pub(super) fn watch(
-        leader: process::Child,
+        pid: Pid,
         id: u64,
         reporter: &Arc<Reporter>,
         reaper: &Handover,
     ) -> io::Result<Self> {
-        let group = Group::new(leader, id, reporter);
-        let pid = group.pid;
         let mut child = Self {
-            group: Some(group),
+            group: Some(Group::new(pid, id, reporter)),
             reaper: reaper.clone(),
             ended: None,
         };

@@ -5,12 +5,15 @@
 //! [`LOOK_AGAIN`] before.
 
 use std::io;
-use std::process::{Child, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpid,
+};
 
 use crate::serve::reporter::Reporter;
 
@@ -22,7 +25,7 @@ pub(super) const AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// A process group, and its leader until it is reaped.
 pub(super) struct Group {
-    leader: Child,
+    /// The number of both.
     pub(super) pid: Pid,
     id: u64,
     began: Instant,
@@ -32,11 +35,9 @@ pub(super) struct Group {
 
 impl Group {
     /// Of the process that runs for connection `id`, which leads a group or is about to.
-    pub(super) fn new(leader: Child, id: u64, reporter: &Arc<Reporter>) -> Self {
-        let pid = Pid::from_child(&leader);
+    pub(super) fn new(pid: Pid, id: u64, reporter: &Arc<Reporter>) -> Self {
         reporter.started(id, pid.as_raw_nonzero().get());
         Self {
-            leader,
             pid,
             id,
             began: Instant::now(),
@@ -48,10 +49,10 @@ impl Group {
     /// Reaps the leader if it has ended, and says whether it has. Others of the group may still be there.
     pub(super) fn has_exited(&mut self) -> io::Result<bool> {
         if !self.is_reaped
-            && let Some(status) = self.leader.try_wait()?
+            && let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::NOHANG)?
         {
             self.is_reaped = true;
-            self.tell(status);
+            self.tell(ExitStatus::from_raw(status.as_raw()));
         }
         Ok(self.is_reaped)
     }

@@ -1,30 +1,34 @@
 //! Which program is run, and how.
 
+use std::borrow::Cow;
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use anyhow::anyhow;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::cli::serve::{Serve, StderrTo};
-use crate::environment::Variables;
+use crate::environment::{Facts, Variables, variables};
 use crate::exit::Failure;
 
-/// A program that was found, and its arguments.
+/// A program that was found, and all of it that is the same for every client, as posix_spawn(3) takes it.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     /// Where it is: a path with a slash, so that nothing is searched for a client.
     path: PathBuf,
-    /// What it is called by, as it was written.
-    name: OsString,
-    arguments: Vec<OsString>,
+    /// What is started: the program, or on a terminal ourselves.
+    started: CString,
+    arguments: Vec<CString>,
+    /// The server's environment without the variables that are of a connection.
+    environment: Vec<CString>,
     pub(super) on_terminal: bool,
     pub(super) stderr: StderrTo,
 }
@@ -44,20 +48,29 @@ impl Program {
                 );
                 return Err(Failure::usage(error).with_hint("put the whole command in quotes"));
             }
-            (SHELL.into(), vec!["-c".into(), name.clone()])
+            (OsStr::new(SHELL), vec!["-c".into(), name.clone()])
         } else {
-            (name.clone(), rest.to_vec())
+            (name.as_os_str(), rest.to_vec())
         };
-        let path = find(&name, env::var_os("PATH").as_deref()).map_err(|error| {
+        let path = find(name, env::var_os("PATH").as_deref()).map_err(|error| {
             let shown = name.to_string_lossy().into_owned();
             Failure::usage(anyhow!(error).context(format!("cannot run '{shown}'"))).with_hint(
                 "write a program in PATH, or its path; a line for the shell needs --shell",
             )
         })?;
+        let mut words = vec![name.to_owned()];
+        let mut started = path.as_os_str();
+        if arguments.pty {
+            words = [OURSELVES, ON_TERMINAL].map(OsString::from).to_vec();
+            words.extend([path.clone().into(), name.to_owned()]);
+            started = OsStr::new(OURSELVES);
+        }
+        words.extend(rest);
         Ok(Self {
+            started: c_string(started),
+            arguments: words.iter().map(|word| c_string(word)).collect(),
+            environment: inherited(),
             path,
-            name,
-            arguments: rest,
             on_terminal: arguments.pty,
             stderr: arguments.stderr.unwrap_or(StderrTo::Log),
         })
@@ -69,32 +82,63 @@ impl Program {
 
     /// Starts it, leading a process group of its own or about to: see `become_on_terminal`.
     ///
-    /// It inherits no descriptor but these three, the default disposition of SIGPIPE, and no signal mask.
+    /// `stdio` is to be its stdin and stdout, and `stderr`, if it is not to be ours, its stderr. It inherits no other descriptor
+    /// of the server's, the default disposition of SIGPIPE, and no signal mask.
     pub(super) fn start(
         &self,
-        variables: Variables,
-        stdin: OwnedFd,
-        stdout: OwnedFd,
-        stderr: Stdio,
-    ) -> io::Result<Child> {
-        let mut command = if self.on_terminal {
-            let mut command = Command::new(OURSELVES);
-            command.args([ON_TERMINAL.as_ref(), self.path.as_os_str(), &self.name]);
-            command
-        } else {
-            let mut command = Command::new(&self.path);
-            command.arg0(&self.name).process_group(0);
-            command
-        };
-        command.args(&self.arguments);
-        for (name, value) in variables {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
+        variables: &Variables,
+        stdio: &OwnedFd,
+        stderr: Option<&OwnedFd>,
+    ) -> io::Result<Pid> {
+        let mut files = PosixSpawnFileActions::init()?;
+        files.add_dup2(stdio.as_raw_fd(), 0)?;
+        files.add_dup2(stdio.as_raw_fd(), 1)?;
+        if let Some(stderr) = stderr {
+            files.add_dup2(stderr.as_raw_fd(), 2)?;
         }
-        command.stdin(stdin).stdout(stdout).stderr(stderr).spawn()
+        let mut attributes = PosixSpawnAttr::init()?;
+        let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
+        flags |= PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK;
+        attributes.set_sigdefault(&Signal::SIGPIPE.into())?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        if !self.on_terminal {
+            flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+        }
+        attributes.set_flags(flags)?;
+        let inherited = self.environment.iter();
+        let mut environment: Vec<_> = inherited.map(|line| Cow::Borrowed(&**line)).collect();
+        for (name, value) in variables {
+            if let Some(value) = value {
+                environment.push(Cow::Owned(CString::new(format!("{name}={value}"))?));
+            }
+        }
+        let pid = posix_spawn(
+            &*self.started,
+            &files,
+            &attributes,
+            &self.arguments,
+            &environment,
+        )?;
+        Ok(Pid::from_raw(pid.as_raw()).expect("a process that was started has a number"))
     }
+}
+
+/// The server's environment without what only a connection has: it would be taken for the client's.
+fn inherited() -> Vec<CString> {
+    let ours = variables(&Facts::default());
+    let others = env::vars_os().filter(|(name, _)| ours.iter().all(|(own, _)| name != own));
+    others
+        .map(|(mut line, value)| {
+            line.push("=");
+            line.push(value);
+            c_string(&line)
+        })
+        .collect()
+}
+
+/// Of text that comes from our command line or environment, and so has no NUL in it.
+fn c_string(text: &OsStr) -> CString {
+    CString::new(text.as_bytes()).expect("no NUL in arguments")
 }
 
 const SHELL: &str = "/bin/sh";
