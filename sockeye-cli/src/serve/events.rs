@@ -1,5 +1,7 @@
 //! What happens while a server serves, as JSON and as lines for people. docs/events.md is the contract.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -15,6 +17,8 @@ use sockeye::tcp_info::TcpInfo;
 use crate::certificate::Certificate;
 use crate::exit::Failure;
 use crate::session::{ProxyHeader, Tls};
+
+pub(crate) use http::{BadRequest, Requested};
 
 /// One event. The names of the fields are those of docs/events.md.
 #[derive(Clone, Debug, Serialize)]
@@ -48,13 +52,7 @@ pub(crate) enum Event {
     Handshake(Box<Handshake>),
     Request(Box<Requested>),
     /// What came is none that can be read.
-    BadRequest {
-        id: u64,
-        peer: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client: Option<String>,
-        error: String,
-    },
+    BadRequest(Box<BadRequest>),
     /// A program runs for a connection.
     Start {
         id: u64,
@@ -119,22 +117,6 @@ pub(crate) struct Handshake {
     pub(super) proxy_header: Option<ProxyHeader>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<Tls>,
-}
-
-/// A request and its answer, over HTTP.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Requested {
-    pub(super) id: u64,
-    pub(super) peer: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client: Option<String>,
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) status: u16,
-    pub(super) body_bytes: u64,
-    pub(super) duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<String>,
 }
 
 /// How a program ended.
@@ -293,12 +275,7 @@ impl Event {
             }
             Self::Handshake(handshake) => handshake.text(),
             Self::Request(request) => request.text(),
-            Self::BadRequest {
-                id,
-                peer,
-                client,
-                error,
-            } => format!("bad request {id} from {}: {error}", whom(peer, client)),
+            Self::BadRequest(bad) => bad.text(),
             Self::Start { id, pid } => format!("start {id}: process {pid}"),
             Self::Stderr { id, text } => format!("stderr {id}: {text}"),
             Self::Exit(exit) => exit.text(),
@@ -356,7 +333,7 @@ impl Event {
             | Self::Refused { .. }
             | Self::Handshake(_)
             | Self::Request(_)
-            | Self::BadRequest { .. }
+            | Self::BadRequest(_)
             | Self::Start { .. }
             | Self::Exit(_) => false,
             Self::Close(close) => close.is_news,
@@ -399,24 +376,6 @@ impl Handshake {
             whom(&self.peer, &self.client),
             self.duration_ms,
             said.join("; ")
-        )
-    }
-}
-
-impl Requested {
-    fn text(&self) -> String {
-        let status = match self.status {
-            0 => "not answered".to_owned(),
-            status => status.to_string(),
-        };
-        format!(
-            "request {} from {}: {} {} {status}, {} bytes after {} ms",
-            self.id,
-            whom(&self.peer, &self.client),
-            self.method,
-            self.target,
-            self.body_bytes,
-            self.duration_ms
         )
     }
 }

@@ -10,7 +10,7 @@ use http::{Request, StatusCode};
 use sockeye::Conn;
 
 use crate::exit::escaped;
-use crate::serve::events::{Event, Requested};
+use crate::serve::events::{BadRequest, Event, Requested};
 use crate::serve::reporter::Reporter;
 
 /// A connection, shared by hyper, which reads and writes, and by whoever answers.
@@ -86,12 +86,12 @@ pub(crate) fn unreadable(reporter: &Reporter, visit: &Visit, error: &hyper::Erro
     if reporter.wants_connections() {
         let conn = visit.conn();
         let (peer, client) = parties(&conn);
-        reporter.report(Event::BadRequest {
+        reporter.report(Event::BadRequest(Box::new(BadRequest {
             id: conn.id(),
             peer,
             client,
             error: escaped(&error.to_string()),
-        });
+        })));
     }
 }
 
