@@ -339,14 +339,19 @@ fn a_reset_is_no_end_of_tls_however_lax() {
         .expect("starts");
     let stderr = lines(child.stderr.take().expect("piped"));
     line_with(&stderr, "tls        TLSv1.3");
-    // Stopped, the server leaves unread what comes; killed with that, its kernel resets.
+    // Stopped, the server leaves unread what comes; killed with that, its kernel resets. A thread that still runs could
+    // read it, and then its end would be a FIN.
     serving.signal(Signal::STOP);
+    while !is_stopped(serving.pid()) {
+        thread::yield_now();
+    }
     let mut stdin = child.stdin.take().expect("piped");
     let feed = thread::spawn(move || {
         let _ = stdin.write_all(&vec![b'x'; 30_000_000]);
     });
     let port = serving.port();
-    while unread(&port) == 0 {
+    // More than the end of the handshake, so that the client is writing when it is reset.
+    while unread(&port) < 10_000 {
         thread::yield_now();
     }
     serving.signal(Signal::KILL);
@@ -355,6 +360,16 @@ fn a_reset_is_no_end_of_tls_however_lax() {
     assert_eq!(output.status.code(), Some(56), "{said}");
     assert!(!said.contains("truncated"), "{said}");
     feed.join().expect("no panic");
+}
+
+/// Whether no thread of a process runs (proc(5), /proc/pid/task/tid/stat: the state follows the name in parentheses).
+fn is_stopped(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("there");
+    threads.into_iter().all(|thread| {
+        let stat = thread.expect("there").path().join("stat");
+        let stat = fs::read_to_string(stat).expect("there");
+        stat.rsplit_once(") ").expect("a name").1.starts_with('T')
+    })
 }
 
 /// Bytes that wait in the kernel for the server on this port (proc(5), /proc/net/tcp: the receive queue).
