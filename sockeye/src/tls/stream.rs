@@ -222,7 +222,8 @@ pub(super) struct Noted {
     sent: u64,
     /// We have sent FIN.
     ended: bool,
-    /// The error that a write has met, which the kernel tells only once: the read after it would take a reset for an end.
+    /// The first error that a write has met, which the kernel tells only once: the read after it would take a reset for
+    /// an end, and the write after it is told of a broken pipe.
     lost: Option<i32>,
     received: u64,
     first: [u8; NOTED_BYTES],
@@ -258,7 +259,7 @@ impl Noted {
     fn wrote(&mut self, written: io::Result<usize>) -> io::Result<usize> {
         match &written {
             Ok(bytes) => self.sent += *bytes as u64,
-            Err(error) if !self.ended => self.lost = error.raw_os_error(),
+            Err(error) if !self.ended && self.lost.is_none() => self.lost = error.raw_os_error(),
             Err(_) => {}
         }
         written

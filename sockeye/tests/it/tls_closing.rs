@@ -157,6 +157,27 @@ async fn a_reset_is_a_reset_under_tls_too() {
     .await;
 }
 
+/// The kernel tells of a reset once: a read after the write that was told finds an end, as after a FIN.
+#[tokio::test]
+async fn a_reset_that_a_write_has_met_is_no_end_for_the_read_after_it() {
+    let root = Authority::root("root");
+    let acceptor = acceptor(vec![root.server(&["a.example"]).identity()]);
+    let mut server = Running::start(loopback().tls(&acceptor), services::echo());
+    let mut client = connect(&server, &connector(root.trust()), "a.example")
+        .await
+        .expect("agreed");
+    echoes(&mut client, b"hello").await;
+    server.handle.abort();
+    assert_eq!(server.next_close().await.reason, CloseReason::Aborted);
+    let mut written = Ok(());
+    while written.is_ok() {
+        written = soon(client.write_all(b"into the void")).await;
+    }
+    let read = soon(client.read_u8()).await.expect_err("it was cut");
+    assert_eq!(read.kind(), std::io::ErrorKind::ConnectionReset);
+    server.ended().await;
+}
+
 #[tokio::test]
 async fn the_server_says_close_notify_when_the_service_ends() {
     for_both_versions(
