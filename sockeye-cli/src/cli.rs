@@ -42,8 +42,7 @@ Examples:
     max_term_width = 100,
     help_template = TEMPLATE,
     before_help = EXAMPLES,
-    after_help = "'sockeye VERB -h' is one screen of help for a verb, 'sockeye VERB --help' is all of it.",
-    disable_help_subcommand = true
+    after_help = "'sockeye VERB -h' is one screen of help for a verb, 'sockeye VERB --help' is all of it."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -49,6 +49,13 @@ fn the_help_of_bench_is_as_documented_and_the_short_one_fits_a_screen() {
 }
 
 #[test]
+fn help_is_a_verb_as_well() {
+    let help = |arguments: &[&str]| text(&run(sockeye(arguments), b"").stdout);
+    assert_eq!(help(&["help"]), help(&["--help"]));
+    assert_eq!(help(&["help", "bench"]), help(&["bench", "--help"]));
+}
+
+#[test]
 fn colour_is_for_terminals_unless_it_is_asked_for() {
     let error = |arguments: &[&str]| text(&run(sockeye(arguments), b"").stderr);
     let plain = error(&["connect", "127.0.0.1:0"]);
