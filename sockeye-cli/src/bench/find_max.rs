@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use crate::bench::report::{Found, Report, Spread, Trial};
+use anyhow::anyhow;
+
+use crate::bench::percentiles;
+use crate::bench::report::{Finding, Found, Latency, Report, Spread, Trial};
 use crate::bench::setup::Setup;
 use crate::bench::threshold::Threshold;
 use crate::exit::Failure;
@@ -14,6 +17,12 @@ use crate::output::talk;
 
 /// Searches from what a closed loop gets, which is near what there is to be had.
 pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result<Report, Failure> {
+    let needed = needed(&percentiles(setup.arguments));
+    if let Some(messages) = setup.arguments.messages.filter(|n| n.get() < needed) {
+        return Err(Failure::usage(anyhow!(
+            "-n {messages} is too few: the percentiles asked for take {needed} messages"
+        )));
+    }
     let first = setup.measure(None, FIRST).await?;
     if first.messages == 0 || first.has_warning("interrupted") {
         return Ok(first);
@@ -21,6 +30,7 @@ pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result
     let mut search = Search::from(first.messages_per_s / 2.0);
     let mut trials = Vec::new();
     let mut best = None;
+    let mut stopped = None;
     let found = loop {
         let (rate_per_s, confirms) = match search.next() {
             Step::Found(found) => break found,
@@ -29,7 +39,12 @@ pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result
                 confirms,
             } => (rate_per_s, confirms),
         };
-        let report = setup.measure(Some(rate_per_s), setup.duration()).await?;
+        let duration = long_enough(setup.duration(), needed, rate_per_s);
+        if duration > setup.duration().saturating_mul(MOST_TIMES) {
+            stopped = Some(too_slow(needed, rate_per_s, duration));
+            break None;
+        }
+        let report = setup.measure(Some(rate_per_s), duration).await?;
         if report.has_warning("interrupted") {
             return Ok(report);
         }
@@ -49,12 +64,42 @@ pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result
     };
     // The last that held is a confirmation of the rate found, if one was found.
     let mut report = best.unwrap_or(first);
+    report.warnings.extend(stopped);
     report.found = Some(sum_up(objective, found, trials));
     Ok(report)
 }
 
 /// How long the closed loop is watched.
 const FIRST: Duration = Duration::from_secs(1);
+
+/// A trial takes at most so many times as long as was asked for.
+const MOST_TIMES: u32 = 10;
+
+/// How many messages these percentiles take.
+fn needed(percentiles: &[f64]) -> u64 {
+    let counts = percentiles.iter().map(|p| Latency::count_for(*p));
+    counts.max().unwrap_or(0)
+}
+
+/// How long a trial takes that is to tell something: too few messages would say of a rate that it fails, and the lower it
+/// is the fewer they are.
+fn long_enough(asked: Duration, needed: u64, rate_per_s: f64) -> Duration {
+    // By chance some are fewer (Poisson), and some are due a moment too late.
+    const SPARE: f64 = 1.2;
+    let seconds = SPARE * needed as f64 / rate_per_s;
+    asked.max(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+fn too_slow(needed: u64, rate_per_s: f64, duration: Duration) -> Finding {
+    Finding {
+        kind: "search_stopped".to_owned(),
+        text: format!(
+            "{rate_per_s:.1}/s and less was not tried: the {needed} messages that the percentiles take would take {:.0} s there; \
+             a longer --duration allows that",
+            duration.as_secs_f64()
+        ),
+    }
+}
 
 fn sum_up(objective: &Threshold, found: Option<f64>, trials: Vec<Trial>) -> Found {
     let confirmations = trials.iter().rev().take_while(|trial| trial.confirms);
@@ -66,7 +111,11 @@ fn sum_up(objective: &Threshold, found: Option<f64>, trials: Vec<Trial>) -> Foun
         objective: objective.to_string(),
         rate_per_s: found,
         fails_at_per_s: nearest.map(|trial| trial.rate_per_s),
-        confirmed: Spread::of(confirmations.filter_map(|trial| trial.value)),
+        confirmed: Spread::of(
+            confirmations
+                .filter(|trial| trial.held)
+                .filter_map(|trial| trial.value),
+        ),
         limited_by_generator: nearest.is_some_and(|trial| trial.by_generator),
         trials,
     }
@@ -224,6 +273,17 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_is_as_long_as_its_percentile_takes() {
+        let s = Duration::from_secs;
+        assert_eq!(needed(&[50.0, 99.9, 99.0]), 10_000);
+        assert_eq!(needed(&[]), 0);
+        assert_eq!(long_enough(s(3), 10_000, 2_500.0).as_millis(), 4_800);
+        assert_eq!(long_enough(s(3), 10_000, 100_000.0), s(3));
+        assert_eq!(long_enough(s(3), 0, 0.1), s(3));
+        assert_eq!(long_enough(s(3), u64::MAX, 1e-300), Duration::MAX);
+    }
 
     /// Runs a search against a server that holds up to a limit, as long as `luck` says so.
     fn search(start: f64, mut holds: impl FnMut(f64) -> bool) -> (Option<f64>, u32) {

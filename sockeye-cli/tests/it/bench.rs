@@ -846,7 +846,7 @@ fn find_max_finds_a_rate_that_the_server_can_have_and_nothing_above_it() {
         "-c",
         "4",
         "-d",
-        "400ms",
+        "200ms",
         "--quiet",
         &address,
     ]);
