@@ -93,7 +93,7 @@ impl Setup<'_> {
     async fn measure(&self, rate: Option<f64>, duration: Duration) -> Result<Report, Failure> {
         let arguments = self.arguments;
         let plan = self.plan(rate, duration);
-        let asked = sum_up::asked(&plan, self.tls);
+        let asked = sum_up::asked(&plan, arguments, self.tls);
         let watched = match (arguments.pid, &self.here) {
             (Some(pid), _) => Watched::Process(pid),
             (None, Some(_)) => Watched::Ourselves,

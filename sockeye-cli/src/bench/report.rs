@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::bench::{Arrivals, Mode};
+use crate::cli::bench::{Arrivals, Close, Mode};
 
 /// One run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -97,6 +97,11 @@ pub(crate) struct Asked {
     pub(crate) messages: Option<NonZeroU64>,
     pub(crate) warmup_ms: f64,
     pub(crate) lifetime_ms: Option<f64>,
+    pub(crate) timeout_ms: f64,
+    pub(crate) close: Close,
+    /// The path of the requests.
+    pub(crate) http: Option<String>,
+    pub(crate) source: Option<String>,
     pub(crate) tls: bool,
     pub(crate) verify: bool,
 }

@@ -9,7 +9,7 @@ use crate::bench::report::{
     Asked, BothEnds, Connections, Cost, Finding, Found, Latency, Loop, Pair, Point, Report, Spread,
     TcpPoint, TcpSummary, Trial, Verdict,
 };
-use crate::cli::bench::{Arrivals, Mode};
+use crate::cli::bench::{Arrivals, Close, Mode};
 
 /// What is simulated; times in microseconds, and the measured time begins at 0.
 struct Load {
@@ -157,6 +157,10 @@ impl Load {
             messages: None,
             warmup_ms: self.warmup_us / 1e3,
             lifetime_ms: None,
+            timeout_ms: 10_000.0,
+            close: Close::Fin,
+            http: None,
+            source: None,
             tls: false,
             verify: false,
         }

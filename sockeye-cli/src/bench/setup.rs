@@ -211,8 +211,12 @@ fn request(arguments: &Bench, destination: &Destination, tls: bool) -> Result<Ve
         Target::Host(host, port) => http::host_field(host, *port, tls),
         _ => "localhost".to_owned(),
     };
-    let path = arguments.http.as_deref().unwrap_or("/");
-    http::request("GET", path, &host).map_err(|error| Failure::usage(anyhow!(error)))
+pub(crate) fn request_path(arguments: &Bench) -> &str {
+    arguments.http.as_deref().unwrap_or("/")
+}
+
+    http::request("GET", request_path(arguments), &host)
+        .map_err(|error| Failure::usage(anyhow!(error)))
 }
 
 /// An echo server here, at the address given or at a free port.

@@ -10,9 +10,11 @@ use crate::bench::report::{
     Asked, BothEnds, Connections, Cost, Latency, Loop, Pair, Report, Spread, TcpSummary, Verdict,
 };
 use crate::bench::schedule::due_connections;
+use crate::bench::setup::request_path;
+use crate::bench::tcp_account::TcpAccount;
 use crate::bench::threshold::Threshold;
 use crate::bench::verdict::Evidence;
-use crate::cli::bench::{Arrivals, Mode};
+use crate::cli::bench::{Arrivals, Bench, Mode};
 
 /// What is known of a run beforehand and is none of the threads' business.
 pub(crate) struct Frame<'a> {
@@ -23,7 +25,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// What of the plan is in the report: the threads own the plan while they run.
-pub(crate) fn asked(plan: &Plan, tls: bool) -> Asked {
+pub(crate) fn asked(plan: &Plan, arguments: &Bench, tls: bool) -> Asked {
     let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
     let (rate_per_s, arrivals, seed) = match plan.pace {
         Pace::Closed => (None, None, None),
@@ -53,7 +55,12 @@ pub(crate) fn asked(plan: &Plan, tls: bool) -> Asked {
         messages,
         warmup_ms: ms(plan.warmup),
         lifetime_ms: plan.lifetime.map(ms),
+        timeout_ms: ms(plan.timeout),
+        close: plan.close,
+        http: (plan.mode == Mode::Http).then(|| request_path(arguments).to_owned()),
+        source: arguments.source.map(|source| source.to_string()),
         tls,
+        send_proxy: arguments.securing.send_proxy.is_some(),
         verify: plan.verify,
     }
 }
