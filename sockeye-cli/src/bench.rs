@@ -19,6 +19,7 @@ mod worker;
 mod connection;
 mod pacer;
 mod talk;
+mod tcp_account;
 
 mod account;
 mod cpu;

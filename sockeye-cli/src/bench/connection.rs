@@ -221,7 +221,7 @@ async fn while_running<T>(
 fn look_back(worker: &Worker, stream: &Stream) {
     let client_tcp = stream.tcp_info();
     let mut record = worker.record.borrow_mut();
-    record.tcp(client_tcp);
+    record.tcp.extend(client_tcp);
     if let (Some(ends), Ok(Addr::Tcp(client))) = (&worker.plan.ends, stream.local_addr())
         && let Some(meeting) = ends.part(client)
         && let (Some(client_tcp), Some(server_tcp)) = (client_tcp, meeting.server_tcp())

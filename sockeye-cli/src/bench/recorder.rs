@@ -8,6 +8,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use sockeye::tcp_info::TcpInfo;
 
+use crate::bench::tcp_account::TcpAccount;
+
 /// Why a message was not answered, or a connection not opened, as a name for people and programs.
 pub(crate) type Kind = Cow<'static, str>;
 
@@ -28,7 +30,7 @@ pub(crate) struct Record {
     pub(crate) received_bytes: u64,
     pub(crate) errors: BTreeMap<Kind, u64>,
     pub(crate) reopened: u64,
-    pub(crate) tcp: Vec<TcpInfo>,
+    pub(crate) tcp: TcpAccount,
     pub(crate) pairs: Vec<BothSockets>,
     /// When the last message that counts was answered.
     pub(crate) last_ns: u64,
@@ -45,8 +47,8 @@ pub(crate) struct BothSockets {
 /// The longest time that is told from a longer one: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Of all connections that were ever open so many are asked what the kernel knows.
-const MOST_TCP: usize = 20_000;
+/// Of all connections that were ever open so many are kept with both their sockets.
+const MOST_PAIRS: usize = 20_000;
 
 /// Nanoseconds to an hour, to three digits: an answer can be told from one that took 0.1 % longer.
 pub(crate) fn histogram() -> Histogram<u64> {
@@ -74,7 +76,7 @@ impl Record {
             received_bytes: 0,
             errors: BTreeMap::new(),
             reopened: 0,
-            tcp: Vec::new(),
+            tcp: TcpAccount::new(),
             pairs: Vec::new(),
             last_ns: 0,
         }
@@ -84,14 +86,8 @@ impl Record {
         *self.errors.entry(kind).or_default() += 1;
     }
 
-    pub(crate) fn tcp(&mut self, info: Option<TcpInfo>) {
-        if self.tcp.len() < MOST_TCP {
-            self.tcp.extend(info);
-        }
-    }
-
     pub(crate) fn pair(&mut self, pair: BothSockets) {
-        if self.pairs.len() < MOST_TCP {
+        if self.pairs.len() < MOST_PAIRS {
             self.pairs.push(pair);
         }
     }
@@ -115,9 +111,7 @@ impl Record {
         self.reopened += other.reopened;
         self.last_ns = self.last_ns.max(other.last_ns);
         add_errors(&mut self.errors, &other.errors);
-        for info in &other.tcp {
-            self.tcp(Some(*info));
-        }
+        self.tcp.merge(&other.tcp);
         for pair in &other.pairs {
             self.pair(*pair);
         }

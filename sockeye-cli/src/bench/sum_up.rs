@@ -1,6 +1,6 @@
 //! The report of a run, from what was asked and what was measured. Pure.
 
-use sockeye::tcp_info::TcpInfo;
+use std::num::NonZeroU64;
 
 use crate::bench::cpu::ThreadCpu;
 use crate::bench::measure::{Measured, Own};
@@ -124,8 +124,8 @@ pub(crate) fn report(
         connect: Latency::of(&record.connect),
         send_lag: asked.rate_per_s.map(|_| Latency::of(&record.send_lag)),
         own,
-        server: server.map(|threads| cost(threads, &measured)),
-        tcp: tcp_summary(&record.tcp),
+        server: server.map(|server| cost(server.ran_ns, &server.threads(), &measured)),
+        tcp: record.tcp.summary(),
         timeline: timeline.points(),
         both_ends: frame.both_ends.then(|| both_ends(frame, record)),
         thresholds: Vec::new(),
@@ -147,12 +147,13 @@ const PAIRS_SHOWN: usize = 16;
 fn both_ends(frame: &Frame<'_>, record: &Record) -> BothEnds {
     let pairs = record.pairs.iter().take(PAIRS_SHOWN);
     let value = |info| serde_json::to_value(info).unwrap_or_default();
-    let servers: Vec<TcpInfo> = record.pairs.iter().map(|pair| pair.server_tcp).collect();
+    let mut servers = TcpAccount::new();
+    servers.extend(record.pairs.iter().map(|pair| pair.server_tcp));
     BothEnds {
         to_server: Latency::of(&record.to_server),
         in_server: Latency::of(&record.in_server),
         to_client: Latency::of(&record.to_client),
-        server_tcp: tcp_summary(&servers),
+        server_tcp: servers.summary(),
         pairs: pairs
             .map(|pair| Pair {
                 client: pair.client.to_string(),
@@ -214,32 +215,4 @@ fn cost(threads: &[ThreadCpu], measured: &Measured) -> Cost {
         cpu_wait_share: share(waited_ns),
         busiest_thread_share: share(busiest.unwrap_or(0)),
     }
-}
-
-fn tcp_summary(all: &[TcpInfo]) -> Option<TcpSummary> {
-    if all.is_empty() {
-        return None;
-    }
-    let sum = |field: fn(&TcpInfo) -> Option<u64>| all.iter().filter_map(field).sum();
-    let spread = |field: fn(&TcpInfo) -> Option<f64>| Spread::of(all.iter().filter_map(field));
-    Some(TcpSummary {
-        connections: all.len(),
-        retransmitted: sum(|info| info.total_retrans.map(u64::from)),
-        retransmitted_bytes: sum(|info| info.bytes_retrans),
-        sent_segments: sum(|info| info.data_segs_out.map(u64::from)),
-        rtt_us: spread(|info| info.rtt_us.map(f64::from)),
-        rttvar_us: spread(|info| info.rttvar_us.map(f64::from)),
-        min_rtt_us: spread(|info| info.min_rtt_us.filter(|us| *us != u32::MAX).map(f64::from)),
-        cwnd: spread(|info| info.snd_cwnd.map(f64::from)),
-        delivery_rate_bytes_per_s: spread(|info| {
-            info.delivery_rate_bytes_per_s.map(|rate| rate as f64)
-        }),
-        rwnd_limited_share: spread(|info| share_of_busy(info, info.rwnd_limited_us)),
-        sndbuf_limited_share: spread(|info| share_of_busy(info, info.sndbuf_limited_us)),
-    })
-}
-
-fn share_of_busy(info: &TcpInfo, limited_us: Option<u64>) -> Option<f64> {
-    let busy_us = info.busy_us.filter(|us| *us > 0)?;
-    Some(limited_us? as f64 / busy_us as f64)
 }
