@@ -238,6 +238,7 @@ fn look_back(worker: &Worker, stream: &Stream) {
 async fn close(worker: &Worker, mut stream: Stream) {
     match worker.plan.close {
         Close::Reset => stream.abort(),
+        worker.pacer.worked();
         Close::Fin => {
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
         }
@@ -265,6 +266,7 @@ fn give_up_rest(worker: &Worker, schedule: &mut Schedule) {
         schedule.advance();
         match worker.admit(due) {
             Some(true) => worker.abandoned(due, u64::MAX, true, now),
+    worker.pacer.worked();
             Some(false) => {}
             None => return,
         }

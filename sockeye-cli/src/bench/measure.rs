@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::bench::cpu::{self, MEASURING, ThreadCpu};
+use crate::bench::cpu::{MEASURING, ProcessCpu, ThreadCpu};
 use crate::bench::interrupt::Interrupts;
 use crate::bench::live::{Live, Phase, Progress};
 use crate::bench::plan::{Extent, Pace, Plan, Stage, Times};
@@ -26,7 +26,7 @@ pub(crate) struct Measured {
     pub(crate) served: usize,
     pub(crate) measured_ns: f64,
     pub(crate) own: Vec<Own>,
-    pub(crate) server: Option<Vec<ThreadCpu>>,
+    pub(crate) server: Option<ProcessCpu>,
     pub(crate) timeline: Timeline,
     pub(crate) interrupted: bool,
 }
@@ -103,7 +103,7 @@ pub(crate) async fn measure(
         opened,
         served: found.iter().map(|thread| thread.served).sum(),
         measured_ns: measured_ns as f64,
-        server: led.server.map(ServerCpu::used),
+        server: led.server,
         own,
         timeline: run.timeline,
         interrupted: led.interrupted,
@@ -217,7 +217,7 @@ struct Lead<'a> {
 struct Led {
     measure_ns: u64,
     end_ns: u64,
-    server: Option<ServerCpu>,
+    server: Option<ProcessCpu>,
     interrupted: bool,
 }
 
@@ -249,7 +249,7 @@ impl Lead<'_> {
                 self.at(measure_ns),
             )
             .await;
-        let before = ServerCpu::of(self.watched)?;
+        let before = self.server_cpu()?;
         if !interrupted {
             let (total, end) = match self.plan.extent {
                 Extent::Time(time) => (Some(time), self.at(end_ns)),
@@ -257,7 +257,10 @@ impl Lead<'_> {
             };
             interrupted = self.until(run, &times, Phase::Measuring, total, end).await;
         }
-        let server = ServerCpu::of(self.watched)?.map(|after| after.since(before.as_ref()));
+        let after = self.server_cpu()?;
+        let server = after
+            .zip(before)
+            .map(|(after, before)| after.since(&before));
         times.end_ns = times.end_ns.min(self.plan.now_ns());
         times.measure_ns = times.measure_ns.min(times.end_ns);
         self.stages.send_replace(Stage::Draining(times));
@@ -333,6 +336,21 @@ impl Lead<'_> {
         });
     }
 
+    fn server_cpu(&self) -> Result<Option<ProcessCpu>, Failure> {
+        let cpu = match self.watched {
+            Watched::Nobody => return Ok(None),
+            Watched::Process(pid) => ProcessCpu::of(pid).map_err(|error| {
+                let error = anyhow!(error)
+                    .context(format!("--pid: cannot read the CPU time of process {pid}"));
+                Failure::usage(error).with_hint("it has ended, or it is not yours")
+            }),
+            Watched::Ourselves => ProcessCpu::of_our_server().map_err(|error| {
+                Failure::usage(anyhow!(error).context("cannot read the CPU time of this process"))
+            }),
+        };
+        cpu.map(Some)
+    }
+
     async fn drain(&self, run: &mut Run, until: Instant) {
         let mut interrupts = run.interrupts.clone();
         let drained =
@@ -341,41 +359,5 @@ impl Lead<'_> {
             _ = tokio::time::timeout_at(until, drained) => {}
             () = interrupts.next() => {}
         }
-    }
-}
-
-/// What the server used, by thread.
-struct ServerCpu {
-    threads: Vec<(u32, ThreadCpu)>,
-}
-
-impl ServerCpu {
-    fn of(watched: Watched) -> Result<Option<Self>, Failure> {
-        let threads = match watched {
-            Watched::Nobody => return Ok(None),
-            Watched::Process(pid) => cpu::of_process(pid).map_err(|error| {
-                let error = anyhow!(error)
-                    .context(format!("--pid: cannot read the CPU time of process {pid}"));
-                Failure::usage(error).with_hint("it has ended, or it is not yours")
-            }),
-            Watched::Ourselves => cpu::of_our_server().map_err(|error| {
-                Failure::usage(anyhow!(error).context("cannot read the CPU time of this process"))
-            }),
-        };
-        threads.map(|threads| Some(Self { threads }))
-    }
-
-    fn since(mut self, before: Option<&Self>) -> Self {
-        let known = before.map_or(&[][..], |before| &before.threads);
-        for (number, cpu) in &mut self.threads {
-            if let Some((_, before)) = known.iter().find(|(known, _)| known == number) {
-                *cpu = cpu.since(before);
-            }
-        }
-        self
-    }
-
-    fn used(self) -> Vec<ThreadCpu> {
-        self.threads.into_iter().map(|(_, cpu)| cpu).collect()
     }
 }

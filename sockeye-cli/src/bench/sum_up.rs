@@ -197,15 +197,15 @@ fn own_cost(measured: &Measured) -> Cost {
         waited_ns: own.cpu.waited_ns,
     };
     let threads: Vec<ThreadCpu> = measured.own.iter().map(busy).collect();
-    let mut cost = cost(&threads, measured);
+    let all_ns = threads.iter().map(|thread| thread.ran_ns).sum();
+    let mut cost = cost(all_ns, &threads, measured);
     // Of one thread: that another one waited does not make it less true of each.
     cost.cpu_wait_share /= threads.len().max(1) as f64;
     cost
 }
 
-fn cost(threads: &[ThreadCpu], measured: &Measured) -> Cost {
+fn cost(all_ns: u64, threads: &[ThreadCpu], measured: &Measured) -> Cost {
     let messages = measured.record.messages;
-    let all_ns: u64 = threads.iter().map(|thread| thread.ran_ns).sum();
     let waited_ns: u64 = threads.iter().map(|thread| thread.waited_ns).sum();
     let busiest = threads.iter().map(|thread| thread.ran_ns).max();
     let share = |ns: u64| ns as f64 / measured.measured_ns.max(1.0);

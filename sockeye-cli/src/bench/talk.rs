@@ -276,6 +276,7 @@ impl<'a> Talk<'a> {
                 let at = self.worker.pacer.now_ns();
                 *now = Some(at);
                 while self.is_first_written() {
+            self.worker.pacer.worked();
                     self.answered(at);
                 }
             }

@@ -634,6 +634,18 @@ fn a_broken_threshold_is_exit_code_1_and_a_kept_one_0() {
     for kept in [
         "p99>1h",
         "max>=1h",
+#[test]
+fn the_cpu_time_of_programs_that_have_ended_is_the_servers_too() {
+    let count = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 1";
+    let serving = Serving::start(&["exec", "--", "sh", "-c", count]);
+    let pid = serving.pid().as_raw_nonzero().to_string();
+    let visits = ["--mode", "connect", "--size", "1", "-n", "20", "-c", "2"];
+    let report = bench(&[&visits[..], &["--pid", &pid, &serving.address]].concat());
+    let cost = report["server"]["cpu_ns_per_message"].as_f64();
+    // A hundred thousand rounds of any shell take longer than 5 ms, and our part of a visit less.
+    assert!(cost.expect("a time") > 5e6, "{report}");
+}
+
         "rate<1",
         "errors>0",
         "unanswered>0",
