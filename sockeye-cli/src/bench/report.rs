@@ -103,6 +103,7 @@ pub(crate) struct Asked {
     pub(crate) http: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) tls: bool,
+    pub(crate) send_proxy: bool,
     pub(crate) verify: bool,
 }
 

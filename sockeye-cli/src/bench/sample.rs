@@ -162,6 +162,7 @@ impl Load {
             http: None,
             source: None,
             tls: false,
+            send_proxy: false,
             verify: false,
         }
     }

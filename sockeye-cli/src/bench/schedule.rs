@@ -1,6 +1,6 @@
 //! When a message is due. Pure: a schedule is fixed before the first message, and nothing that happens moves it.
 
-use std::time::Duration;
+use std::ops::Range;
 
 use crate::cli::bench::Arrivals;
 
@@ -52,6 +52,17 @@ impl Schedule {
         self.due_ns as u64
     }
 
+    /// Of a constant schedule: on to the first message that is due then or later.
+    fn skip_to(&mut self, ns: u64) {
+        let periods = (ns as f64 - self.first_ns) / self.period_ns;
+        // One before, for a quotient may be rounded up; a negative one becomes 0.
+        self.index = (periods as u64).saturating_sub(1);
+        self.due_ns = self.first_ns + self.index as f64 * self.period_ns;
+        while self.due_ns() < ns {
+            self.advance();
+        }
+    }
+
     pub(crate) fn advance(&mut self) {
         self.index += 1;
         self.due_ns = match self.arrivals {
@@ -61,9 +72,18 @@ impl Schedule {
     }
 }
 
-/// How many of the first `connections` of a constant schedule have their turn within a time.
-pub(crate) fn due_connections(rate_per_s: f64, connections: usize, within: Duration) -> usize {
-    connections.min((rate_per_s * within.as_secs_f64()).ceil() as usize)
+/// How many of `connections` on a constant schedule have a turn between two instants, in nanoseconds since its start.
+pub(crate) fn due_connections(rate_per_s: f64, connections: usize, between: Range<u64>) -> usize {
+    let has_turn = |index: &usize| {
+        let place = Place {
+            index: *index,
+            of: connections,
+        };
+        let mut schedule = Schedule::new(rate_per_s, Arrivals::Constant, place, 0);
+        schedule.skip_to(between.start);
+        schedule.due_ns() < between.end
+    };
+    (0..connections).filter(has_turn).count()
 }
 
 fn exponential(random: &mut fastrand::Rng, mean: f64) -> f64 {
@@ -137,7 +157,34 @@ mod tests {
 
     #[test]
     fn at_a_low_rate_not_every_connection_has_its_turn() {
-        assert_eq!(due_connections(10.0, 64, Duration::from_secs(2)), 20);
-        assert_eq!(due_connections(10.0, 64, Duration::from_secs(60)), 64);
+        const S: u64 = 1_000_000_000;
+        assert_eq!(due_connections(10.0, 64, 0..2 * S), 20);
+        assert_eq!(due_connections(10.0, 64, 0..60 * S), 64);
+        // From 2 s to 12 s there are 22 multiples of 4/9 s, from 0 s to 10 s there are 23.
+        assert_eq!(due_connections(2.25, 64, 2 * S..12 * S), 22);
+        assert_eq!(due_connections(2.25, 64, 0..10 * S), 23);
+    }
+
+    #[test]
+    fn who_has_a_turn_is_whose_schedule_says_so() {
+        for (rate, from, to) in [
+            (100.07, 2_000_000_000, 12_000_000_000),
+            (7.3, 123_456_789, 3_123_456_789),
+            (0.5, 0, 1),
+        ] {
+            let has_turn = |index: &usize| {
+                let place = Place {
+                    index: *index,
+                    of: 2_000,
+                };
+                let mut schedule = Schedule::new(rate, Arrivals::Constant, place, 0);
+                while schedule.due_ns() < from {
+                    schedule.advance();
+                }
+                schedule.due_ns() < to
+            };
+            let expected = (0..2_000).filter(has_turn).count();
+            assert_eq!(due_connections(rate, 2_000, from..to), expected, "{rate}");
+        }
     }
 }

@@ -167,11 +167,13 @@ fn both_ends(frame: &Frame<'_>, record: &Record) -> BothEnds {
 
 fn connections(asked: &Asked, measured: &Measured) -> Connections {
     let all = asked.connections;
-    let within = std::time::Duration::from_nanos(measured.measured_ns as u64);
+    let measured_s = measured.measured_ns / 1e9;
+    let from_ns = (asked.warmup_ms * 1e6).round() as u64;
+    let turns = from_ns..from_ns + measured.measured_ns as u64;
     let by_rate = asked.rate_per_s.map_or(all, |rate| match asked.arrivals {
-        Some(Arrivals::Constant) => due_connections(rate, all, within),
+        Some(Arrivals::Constant) => due_connections(rate, all, turns),
         // By chance some have no turn, unless there are very many turns.
-        _ if rate * within.as_secs_f64() > 20.0 * all as f64 => all,
+        _ if rate * measured_s > 20.0 * all as f64 => all,
         _ => measured.served,
     });
     let by_count = asked.messages.map_or(all, |messages| {

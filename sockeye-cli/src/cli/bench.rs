@@ -192,7 +192,8 @@ pub(crate) enum Arrivals {
 }
 
 /// How we end a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Close {
     Fin,
     Reset,
