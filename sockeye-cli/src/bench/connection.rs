@@ -190,7 +190,11 @@ async fn dial(worker: &Worker, slot: &Slot) -> Result<Stream, Kind> {
             None => None,
         };
         let begun = worker.pacer.now_ns();
-        let stream = worker.plan.dialer.dial(slot.index).await;
+        let stream = worker
+            .plan
+            .dialer
+            .dial(slot.next_source(worker.plan.connections))
+            .await;
         let stream = stream.map_err(|error| error.kind())?;
         let took = worker.pacer.now_ns() - begun;
         worker.record.borrow_mut().connect.saturating_record(took);

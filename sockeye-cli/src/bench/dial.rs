@@ -119,7 +119,8 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn count(&self) -> u64 {
-        (u64::from(self.range.1) + 1 - u64::from(self.range.0)) * self.addresses
+        let each = u64::from(self.range.1) + 1 - u64::from(self.range.0);
+        each.saturating_mul(self.addresses)
     }
 
     /// The arithmetic.

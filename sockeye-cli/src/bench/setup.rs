@@ -146,7 +146,8 @@ impl<'a> Setup<'a> {
 fn enough_descriptors(arguments: &Bench, limit: u64) -> Result<(), Failure> {
     const OTHERS: u64 = 64;
     let each = if arguments.serve { 2 } else { 1 };
-    let needed = arguments.connections.get() as u64 * each + OTHERS;
+    let connections = arguments.connections.get() as u64;
+    let needed = connections.saturating_mul(each).saturating_add(OTHERS);
     if needed <= limit {
         return Ok(());
     }

@@ -374,3 +374,14 @@ impl Slot {
         }
     }
 }
+    /// A connection failed, or the attempt at one.
+    pub(crate) fn failed(&self, kind: &Kind) {
+        self.is_down.set(Unanswered::of(kind) == Unanswered::Lost);
+    }
+
+    /// Which of the source addresses the next connection has its turn with, of `places` that take turns.
+    pub(crate) fn next_source(&self, places: usize) -> usize {
+        let before = self.begun.replace(self.begun.get().wrapping_add(1));
+        before.wrapping_mul(places).wrapping_add(self.index)
+    }
+

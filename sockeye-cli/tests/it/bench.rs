@@ -834,8 +834,105 @@ fn serving_open(serving: &Serving) -> usize {
     open.unwrap_or_else(|| panic!("{line}"))
 }
 
+/// A place for one connection takes turns as well, and a network of IPv6 has more addresses than can be counted.
+#[test]
+fn each_visit_has_its_turn_with_the_source_addresses() {
+    let serving = Serving::start(&["--json"]);
+    let sources = ["--source", "127.0.7.0/29", &serving.address];
+    let visits = ["--mode", "connect", "-c", "1", "-n", "12"];
+    bench(&[&visits[..], &sources].concat());
+    serving.signal(Signal::TERM);
+    let accepted = serving
+        .stdout
+        .iter()
+        .filter(|line| line.contains("\"event\":\"accept\""));
+    let mut sources: Vec<String> = accepted
+        .map(|line| {
+            let event: Value = serde_json::from_str(&line).expect("JSON");
+            let peer = event["peer"].as_str().expect("an address").to_owned();
+            peer.split(':').next().expect("a host").to_owned()
+        })
+        .collect();
+    // The first is the one that looks whether there is anybody.
+    sources.remove(0);
+    // Two workers tell of them.
+    sources.sort();
+    let expected: Vec<String> = (0..12)
+        .map(|visit| format!("127.0.7.{}", 1 + visit / 2))
+        .collect();
+    assert_eq!(sources, expected);
+}
+
+#[test]
+fn a_network_of_ipv6_has_more_source_addresses_than_can_be_counted() {
+    let serving = Serving::start(&["-l", "[::1]:0"]);
+    for mode in ["echo", "connect"] {
+        let output = bench_output(&[
+            "--mode",
+            mode,
+            "-n",
+            "10",
+            "--source",
+            "fd00::/64",
+            &serving.address,
+        ]);
+        assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("fd00::/64 is not of this machine"));
+    }
+    let own = [
+        "-n",
+        "10",
+        "-c",
+        "1",
+        "--source",
+        "::1/128",
+        &serving.address,
+    ];
+    assert_eq!(bench(&own)["messages"], 10);
+}
+
+/// All messages that a pause of ours makes late are late, and not the first one alone.
+#[test]
+fn a_pause_of_the_generator_is_in_the_lag_of_every_message_that_it_kept() {
+    let (sender, begun) = mpsc::channel();
+    let address = server(move |mut stream| {
+        let mut buffer = [0; 64];
+        let mut count = 0;
+        while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {
+            count += 1;
+            if count == 50 {
+                let _ = sender.send(());
+            }
+        }
+    });
+    let arguments = ["bench", "--json", "--quiet", "--warmup", "0", "-d", "1s"];
+    let paced = ["-c", "1", "--rate", "1k", &address];
+    let child = sockeye(&[&arguments[..], &paced].concat())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    begun.recv().expect("messages come");
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::STOP).expect("it runs");
+    // This is the pause.
+    thread::sleep(Duration::from_millis(300));
+    kill_process(pid, Signal::CONT).expect("it is there");
+    let report = report(&finish(child, Vec::new()));
+    assert_eq!(report["latency"]["count"], 1000, "{report}");
+    assert!(kinds(&report, "invalid").contains(&"generator_late".to_owned()));
+    // 300 of 1,000 were due meanwhile.
+    let lag = report["send_lag"]["p90_us"].as_f64().expect("a time");
+    assert!(lag >= 100_000.0, "{lag}");
+}
+
 #[test]
 fn a_closed_stdout_is_no_error() {
+    for absurd in ["900000000", "18446744073709551615"] {
+        let output = bench_output(&["-c", absurd, "127.0.0.1:1"]);
+        assert_eq!(output.status.code(), Some(2), "{absurd}");
+    }
     let serving = Serving::start(&[]);
     let command = format!(
         "{} bench -n 100 {} | true",
