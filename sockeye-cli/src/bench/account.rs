@@ -3,8 +3,28 @@
 use std::cell::RefMut;
 
 use crate::bench::plan::{Extent, Pace, Times};
-use crate::bench::recorder::Record;
+use crate::bench::recorder::{Kind, Record};
 use crate::bench::worker::{Slot, Worker};
+
+/// Why a message has no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unanswered {
+    /// There was no time left, or it took too long.
+    Late,
+    /// Its connection failed, or there was none.
+    Lost,
+}
+
+impl Unanswered {
+    /// Of an error that ended a connection, or an attempt at one. What was waited for to its end is no loss, and ports are
+    /// told of by themselves.
+    pub(crate) fn of(kind: &Kind) -> Self {
+        match &**kind {
+            "timeout" | "ports_exhausted" | "unfinished" => Self::Late,
+            _ => Self::Lost,
+        }
+    }
+}
 
 impl Worker {
     /// A message has its answer.
@@ -34,12 +54,10 @@ impl Worker {
 
     /// A message will not be answered. It has waited until now, and would have waited for longer. `sent_ns` is `u64::MAX` if
     /// it was never sent.
-    pub(crate) fn abandoned(&self, due_ns: u64, sent_ns: u64, counts: bool, now: u64) {
-        if !counts {
-            return;
-        }
+    pub(crate) fn abandoned(&self, due_ns: u64, sent_ns: u64, why: Unanswered, now: u64) {
         let mut record = self.record.borrow_mut();
         record.unanswered += 1;
+        record.lost += u64::from(why == Unanswered::Lost);
         record.latency.saturating_record(now.saturating_sub(due_ns));
         if let (Pace::Open { .. }, Some(service)) = (self.plan.pace, now.checked_sub(sent_ns)) {
             record.service.saturating_record(service);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sockeye::{Addr, Stream};
 use tokio::io::AsyncWriteExt;
 
+use crate::bench::account::Unanswered;
 use crate::bench::plan::{Pace, Stage};
 use crate::bench::recorder::{BothSockets, Kind};
 use crate::bench::schedule::{Place, Schedule};
@@ -25,8 +26,13 @@ pub(crate) async fn run(worker: Rc<Worker>, number: usize) {
             keep_open(&worker, slot, schedule.as_mut()).await;
         }
     }
+    let why = if slot.is_down.get() {
+        Unanswered::Lost
+    } else {
+        Unanswered::Late
+    };
     if let Some(schedule) = &mut schedule {
-        give_up_rest(&worker, schedule);
+        give_up_rest(&worker, schedule, why);
     }
 }
 
@@ -60,6 +66,7 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         let mut stream = match dialed {
             Ok(stream) => stream,
             Err(kind) => {
+                slot.failed(&kind);
                 error(worker, kind);
                 if !pause.rest(worker, slot).await {
                     return;
@@ -67,15 +74,21 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
                 continue;
             }
         };
+        worker.keeps();
         let mut talk = Talk::new(worker, slot, schedule.as_deref_mut(), &stream);
         let ended = poll_fn(|cx| talk.poll(cx, &mut stream)).await;
         let was_answered = talk.was_answered();
         if was_answered {
             pause = Pause::default();
         }
-        talk.give_up();
+        slot.is_down.set(false);
+        let why = ended
+            .as_ref()
+            .map_or_else(Unanswered::of, |_| Unanswered::Late);
+        talk.give_up(why);
         look_back(worker, &stream);
         close(worker, stream).await;
+        worker.keeps_no_more();
         match ended {
             Ok(Ended::Over) => return,
             Ok(Ended::Lifetime) => {}
@@ -87,6 +100,7 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
                 }
             }
             Err(kind) => {
+                slot.failed(&kind);
                 error(worker, kind);
                 if !pause.rest(worker, slot).await {
                     return;
@@ -105,20 +119,23 @@ async fn visit_again_and_again(worker: &Worker, slot: &Slot, mut schedule: Optio
             return;
         };
         let begun = worker.pacer.now_ns();
+        let lag = begun.saturating_sub(due.max(free_since));
         if schedule.is_some() && counts {
-            let lag = begun.saturating_sub(due.max(free_since));
             worker.record.borrow_mut().send_lag.saturating_record(lag);
         }
         let visited = visit(worker, slot).await;
         let now = worker.pacer.now_ns();
-        free_since = now;
+        // Who waited behind a visit that was late is as late.
+        free_since = now - lag;
         worker.pacer.worked();
         match visited {
             Ok(()) => worker.answered(slot, due, begun, counts, now),
             Err(kind) => {
                 let is_fault_of_ours = kind == "ports_exhausted" || kind == "descriptors_exhausted";
+                if counts {
+                    worker.abandoned(due, begun, Unanswered::of(&kind), now);
+                }
                 error(worker, kind);
-                worker.abandoned(due, begun, counts, now);
                 if is_fault_of_ours && !Pause::default().rest(worker, slot).await {
                     return;
                 }
@@ -172,13 +189,21 @@ async fn visit(worker: &Worker, slot: &Slot) -> Result<(), Kind> {
     if worker.plan.size > 0 {
         let mut talk = Talk::once(worker, slot, &stream);
         let ended = poll_fn(|cx| talk.poll(cx, &mut stream)).await;
-        talk.give_up();
-        visited = ended.map(|_| ());
+        // The end of the run ends a talk that still waits for its answer.
+        visited = match ended {
+            Ok(_) if !talk.was_answered() => Err(UNFINISHED),
+            other => other.map(|_| ()),
+        };
+        // Who asked for it keeps the account.
+        talk.give_up(Unanswered::Late);
         look_back(worker, &stream);
     }
     close(worker, stream).await;
     visited
 }
+
+/// The run has ended meanwhile.
+const UNFINISHED: Kind = Kind::Borrowed("unfinished");
 
 async fn dial(worker: &Worker, slot: &Slot) -> Result<Stream, Kind> {
     while_running(worker, slot, async {
@@ -201,7 +226,7 @@ async fn dial(worker: &Worker, slot: &Slot) -> Result<Stream, Kind> {
         Ok(stream)
     })
     .await
-    .unwrap_or(Err(Kind::Borrowed("unfinished")))
+    .unwrap_or(Err(UNFINISHED))
 }
 
 /// What comes of it, or `None` if all ends before.
@@ -213,6 +238,7 @@ async fn while_running<T>(
     let mut future = pin!(future);
     poll_fn(|cx| {
         slot.remember(cx.waker());
+        worker.pacer.worked();
         if worker.stage() == Stage::Ended {
             return Poll::Ready(None);
         }
@@ -240,9 +266,9 @@ fn look_back(worker: &Worker, stream: &Stream) {
 
 /// As asked. A peer that does not take our end is not waited for.
 async fn close(worker: &Worker, mut stream: Stream) {
+    worker.pacer.worked();
     match worker.plan.close {
         Close::Reset => stream.abort(),
-        worker.pacer.worked();
         Close::Fin => {
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
         }
@@ -259,7 +285,7 @@ fn error(worker: &Worker, kind: Kind) {
 }
 
 /// What was due and never sent, for the server kept the connection busy or closed it, was not answered either.
-fn give_up_rest(worker: &Worker, schedule: &mut Schedule) {
+fn give_up_rest(worker: &Worker, schedule: &mut Schedule, why: Unanswered) {
     let Some(times) = worker.last_times() else {
         return;
     };
@@ -269,8 +295,7 @@ fn give_up_rest(worker: &Worker, schedule: &mut Schedule) {
         let due = times.start_ns + schedule.due_ns();
         schedule.advance();
         match worker.admit(due) {
-            Some(true) => worker.abandoned(due, u64::MAX, true, now),
-    worker.pacer.worked();
+            Some(true) => worker.abandoned(due, u64::MAX, why, now),
             Some(false) => {}
             None => return,
         }

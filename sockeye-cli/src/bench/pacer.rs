@@ -30,8 +30,8 @@ const SPIN_NS: u64 = 60_000;
 pub(crate) struct Pacer {
     origin: Instant,
     waiting: RefCell<BinaryHeap<Reverse<(u64, usize)>>>,
-    /// By connection.
-    wakers: RefCell<Vec<Option<Waker>>>,
+    /// By connection, with the instant that it waits for. An older one may still stand in `waiting`.
+    wakers: RefCell<Vec<Option<(u64, Waker)>>>,
     /// What the task sleeps for; later ones need not disturb it.
     sleeps_until: Cell<u64>,
     earlier: Notify,
@@ -71,8 +71,8 @@ impl Pacer {
     pub(crate) fn wake_at(&self, due_ns: u64, connection: usize, waker: &Waker) {
         let mut wakers = self.wakers.borrow_mut();
         match &mut wakers[connection] {
-            Some(known) if known.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
+            Some((due, known)) if known.will_wake(waker) => *due = due_ns,
+            slot => *slot = Some((due_ns, waker.clone())),
         }
         self.waiting
             .borrow_mut()
@@ -113,7 +113,7 @@ impl Pacer {
             && due <= now
         {
             waiting.pop();
-            if let Some(waker) = wakers[connection].take() {
+            if let Some((_, waker)) = wakers[connection].take_if(|(due, _)| *due <= now) {
                 waker.wake();
             }
         }

@@ -26,6 +26,8 @@ pub(crate) struct Record {
     /// Answered within the measured time.
     pub(crate) messages: u64,
     pub(crate) unanswered: u64,
+    /// Of those, the ones whose connection failed under them, or was not to be had.
+    pub(crate) lost: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
     pub(crate) errors: BTreeMap<Kind, u64>,
@@ -72,6 +74,7 @@ impl Record {
             to_client: histogram(),
             messages: 0,
             unanswered: 0,
+            lost: 0,
             sent_bytes: 0,
             received_bytes: 0,
             errors: BTreeMap::new(),
@@ -106,6 +109,7 @@ impl Record {
         }
         self.messages += other.messages;
         self.unanswered += other.unanswered;
+        self.lost += other.lost;
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.reopened += other.reopened;

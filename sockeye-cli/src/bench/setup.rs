@@ -177,6 +177,8 @@ fn mode(arguments: &Bench) -> Result<Mode, Failure> {
         .find_max
         .as_ref()
         .filter(|wanted| !wanted.is_ceiling_of_latency());
+    let asks_for_messages =
+        arguments.messages.is_some() || arguments.rate.is_some() || arguments.find_max.is_some();
     match mode {
         _ if unlikely.is_some() => {
             wrong("--find-max needs a latency and what it may be at most, such as 'p99<5ms'")
@@ -195,6 +197,9 @@ fn mode(arguments: &Bench) -> Result<Mode, Failure> {
             "--pipeline is for --mode echo and http: the others wait for no answer, or have one message each",
         ),
         Mode::Echo if arguments.size == Some(0) => wrong("--size 0: an echo has at least one byte"),
+        Mode::Stream if arguments.size == Some(0) && asks_for_messages => wrong(
+            "--size 0: a stream that is only received has no messages, so -n, --rate and --find-max have nothing to count",
+        ),
         Mode::Connect if arguments.lifetime.is_some() => {
             wrong("--lifetime is not for --mode connect: each message is a connection of its own")
         }
@@ -206,16 +211,16 @@ fn mode(arguments: &Bench) -> Result<Mode, Failure> {
     }
 }
 
+pub(crate) fn request_path(arguments: &Bench) -> &str {
+    arguments.http.as_deref().unwrap_or("/")
+}
+
 /// The request, the same each time.
 fn request(arguments: &Bench, destination: &Destination, tls: bool) -> Result<Vec<u8>, Failure> {
     let host = match &destination.target {
         Target::Host(host, port) => http::host_field(host, *port, tls),
         _ => "localhost".to_owned(),
     };
-pub(crate) fn request_path(arguments: &Bench) -> &str {
-    arguments.http.as_deref().unwrap_or("/")
-}
-
     http::request("GET", request_path(arguments), &host)
         .map_err(|error| Failure::usage(anyhow!(error)))
 }

@@ -7,7 +7,7 @@ use crate::bench::measure::{Measured, Own};
 use crate::bench::plan::{Extent, Pace, Plan};
 use crate::bench::recorder::Record;
 use crate::bench::report::{
-    Asked, BothEnds, Connections, Cost, Latency, Loop, Pair, Report, Spread, TcpSummary, Verdict,
+    Asked, BothEnds, Connections, Cost, Latency, Loop, Pair, Report, Verdict,
 };
 use crate::bench::schedule::due_connections;
 use crate::bench::setup::request_path;
@@ -82,6 +82,7 @@ pub(crate) fn report(
     let messages_per_s = record.messages as f64 / seconds;
     let evidence = Evidence {
         asked_per_s: asked.rate_per_s,
+        asked_messages: asked.messages.map(NonZeroU64::get),
         got_per_s: messages_per_s,
         measured_ns: measured.measured_ns.max(1.0),
         latency: &record.latency,
@@ -91,6 +92,7 @@ pub(crate) fn report(
         own: &own,
         errors: &record.errors,
         unanswered: record.unanswered,
+        lost: record.lost,
         percentiles: frame.percentiles,
         ports,
         interrupted: measured.interrupted,

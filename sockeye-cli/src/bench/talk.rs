@@ -10,6 +10,7 @@ use sockeye::hot_buffer;
 use sockeye::{Addr, Stream};
 use tokio::io::AsyncWrite;
 
+use crate::bench::account::Unanswered;
 use crate::bench::both_ends::Meeting;
 use crate::bench::dial::kind_of;
 use crate::bench::plan::Stage;
@@ -45,7 +46,7 @@ pub(crate) struct Talk<'a> {
     owed: u64,
     sent: u64,
     reader: Reader,
-    /// Since when another message could be sent.
+    /// Since when another message could be sent, if none before it had been late.
     free_since_ns: u64,
     /// What the pacer is to wake us for.
     waits_for: Option<u64>,
@@ -61,6 +62,8 @@ pub(crate) struct Talk<'a> {
 struct Message {
     due_ns: u64,
     sent_ns: u64,
+    /// How much later it was sent than it could have been.
+    lag_ns: u64,
     counts: bool,
 }
 
@@ -217,10 +220,12 @@ impl<'a> Talk<'a> {
                         return;
                     }
                     if due > now {
-                        if self.waits_for != Some(due) {
-                            self.waits_for = Some(due);
+                        // Between two messages a connection is opened again at nobody's expense.
+                        let then = due.min(self.closes_at_ns);
+                        if self.waits_for != Some(then) {
+                            self.waits_for = Some(then);
                             let pacer = &self.worker.pacer;
-                            pacer.wake_at(due, self.slot.number, cx.waker());
+                            pacer.wake_at(then, self.slot.number, cx.waker());
                         }
                         return;
                     }
@@ -239,10 +244,10 @@ impl<'a> Talk<'a> {
     }
 
     fn begin(&mut self, due_ns: u64, counts: bool, now: u64) {
+        let lag_ns = now.saturating_sub(due_ns.max(self.free_since_ns));
         if counts && self.schedule.is_some() {
-            let lag = now.saturating_sub(due_ns.max(self.free_since_ns));
             let mut record = self.worker.record.borrow_mut();
-            record.send_lag.saturating_record(lag);
+            record.send_lag.saturating_record(lag_ns);
         }
         if self.under_way.is_empty() {
             self.slot.oldest_ns.set(now);
@@ -250,6 +255,7 @@ impl<'a> Talk<'a> {
         self.under_way.push_back(Message {
             due_ns,
             sent_ns: now,
+            lag_ns,
             counts,
         });
         self.owed += self.message_bytes;
@@ -270,13 +276,13 @@ impl<'a> Talk<'a> {
             };
             let written = written? as u64;
             self.sent += written;
+            self.worker.pacer.worked();
             let at = now.unwrap_or_else(|| self.worker.pacer.now_ns());
             self.worker.sent(written, at);
             if let Reader::None = self.reader {
                 let at = self.worker.pacer.now_ns();
                 *now = Some(at);
                 while self.is_first_written() {
-            self.worker.pacer.worked();
                     self.answered(at);
                 }
             }
@@ -309,7 +315,9 @@ impl<'a> Talk<'a> {
                 Some(schedule) => times.start_ns + schedule.due_ns() >= times.end_ns,
                 None => true,
             };
-            return (is_over || !self.worker.may_start()).then_some(Ended::Over);
+            if is_over || !self.worker.may_start() {
+                return Some(Ended::Over);
+            }
         }
         if self.closes_at_ns == u64::MAX {
             return None;
@@ -392,7 +400,8 @@ impl<'a> Talk<'a> {
             return;
         };
         if was_full {
-            self.free_since_ns = now;
+            // Who waited behind a message that was late is as late.
+            self.free_since_ns = now - message.lag_ns;
         }
         let oldest = self.under_way.front().map_or(u64::MAX, |next| next.sent_ns);
         self.slot.oldest_ns.set(oldest);
@@ -404,6 +413,7 @@ impl<'a> Talk<'a> {
             due_ns,
             sent_ns,
             counts,
+            ..
         } = message;
         self.worker
             .answered(self.slot, due_ns, sent_ns, counts, now);
@@ -445,13 +455,13 @@ impl<'a> Talk<'a> {
     }
 
     /// What is under way will not be answered any more.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self, why: Unanswered) {
         self.slot.oldest_ns.set(u64::MAX);
         let now = self.worker.pacer.now_ns();
         for message in self.under_way.drain(..) {
-            if self.once == Once::No {
+            if self.once == Once::No && message.counts {
                 self.worker
-                    .abandoned(message.due_ns, message.sent_ns, message.counts, now);
+                    .abandoned(message.due_ns, message.sent_ns, why, now);
             }
         }
     }

@@ -13,6 +13,8 @@ use crate::cli::bench::Mode;
 pub(crate) struct Evidence<'a> {
     /// Of an open loop.
     pub(crate) asked_per_s: Option<f64>,
+    /// If it is their number that ends the run.
+    pub(crate) asked_messages: Option<u64>,
     pub(crate) got_per_s: f64,
     pub(crate) measured_ns: f64,
     pub(crate) latency: &'a Histogram<u64>,
@@ -22,6 +24,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) own: &'a Cost,
     pub(crate) errors: &'a BTreeMap<Kind, u64>,
     pub(crate) unanswered: u64,
+    /// Of those, the ones whose connection failed, or was not to be had.
+    pub(crate) lost: u64,
     /// The percentiles that somebody asked for.
     pub(crate) percentiles: &'a [f64],
     /// The arithmetic of ports, where they are what there can be too few of.
@@ -72,6 +76,7 @@ impl Evidence<'_> {
             self.few_served(),
             self.ports_exhausted(),
             self.failed(),
+            self.given_up(),
             self.hidden_stall(),
         ];
         let samples = self.percentiles.iter().filter_map(|p| self.few_samples(*p));
@@ -234,19 +239,26 @@ impl Evidence<'_> {
 
     /// Connections broke under many messages. What those had waited until then is little, and no latency.
     fn failed(&self) -> Option<Finding> {
-        // What was waited for to its end is a latency, and ports are told of by themselves.
-        let other = ["timeout", "ports_exhausted"];
-        let broke = |kind: &Kind| !kind.starts_with("http_") && !other.contains(&&**kind);
-        let has_broken = self.errors.keys().any(broke);
         let due = self.latency.len();
-        let many = self.unanswered as f64 > MOST_FAILED_SHARE * due as f64;
-        (has_broken && many && self.got_per_s > 0.0).then(|| {
+        let many = self.lost as f64 > MOST_FAILED_SHARE * due as f64;
+        (many && self.got_per_s > 0.0).then(|| {
             let text = format!(
                 "{} of {due} messages got no answer because their connections failed: the latencies are those of the others, \
                  and of the time until then",
-                self.unanswered
+                self.lost
             );
             finding("connections_failed", &text)
+        })
+    }
+
+    /// A thread that had no connection any more.
+    fn given_up(&self) -> Option<Finding> {
+        let (asked, sent) = (self.asked_messages?, self.latency.len());
+        (sent < asked && !self.interrupted).then(|| {
+            let text = format!(
+                "only {sent} of the {asked} messages were sent: a thread had no connection any more, and got none within --timeout"
+            );
+            finding("given_up", &text)
         })
     }
 
@@ -339,6 +351,7 @@ mod tests {
         fn evidence(&self) -> Evidence<'_> {
             Evidence {
                 asked_per_s: self.asked_per_s,
+                asked_messages: None,
                 got_per_s: self.got_per_s,
                 measured_ns: 1e10,
                 latency: &self.latency,
@@ -348,6 +361,7 @@ mod tests {
                 own: &self.own,
                 errors: &self.errors,
                 unanswered: 0,
+                lost: 0,
                 percentiles: &self.percentiles,
                 ports: None,
                 interrupted: false,

@@ -12,11 +12,13 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::bench::account::Unanswered;
 use crate::bench::connection;
 use crate::bench::cpu::ThreadCpu;
 use crate::bench::pacer::Pacer;
-use crate::bench::plan::{Pace, Plan, Stage, Times};
-use crate::bench::recorder::{INTERVAL, Interval, Record};
+use crate::bench::plan::{Extent, Pace, Plan, Stage, Times};
+use crate::bench::recorder::{INTERVAL, Interval, Kind, Record};
+use crate::cli::bench::Mode;
 
 /// What a thread tells while it runs.
 #[derive(Debug)]
@@ -65,6 +67,9 @@ pub(crate) struct Worker {
     settled: Cell<usize>,
     open: Cell<usize>,
     all_settled: Notify,
+    /// Kept connections that are open now, and since when there was none.
+    kept: Cell<usize>,
+    none_since_ns: Cell<u64>,
 }
 
 /// A place for one connection after another.
@@ -80,6 +85,10 @@ pub(crate) struct Slot {
     pub(crate) expired: Cell<bool>,
     /// A message that counts was answered.
     pub(crate) served: Cell<bool>,
+    /// Connections begun so far.
+    begun: Cell<usize>,
+    /// The last one failed, or could not be opened, and there is none now.
+    pub(crate) is_down: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -168,6 +177,8 @@ impl Worker {
             settled: Cell::new(0),
             open: Cell::new(0),
             all_settled: Notify::new(),
+            kept: Cell::new(0),
+            none_since_ns: Cell::new(0),
             plan,
         })
     }
@@ -223,6 +234,36 @@ impl Worker {
         self.open.set(self.open.get() + usize::from(is_open));
         if self.settled.get() == self.slots.len() {
             self.all_settled.notify_one();
+        }
+    }
+
+    /// A connection that is kept was opened.
+    pub(crate) fn keeps(&self) {
+        self.kept.set(self.kept.get() + 1);
+    }
+
+    /// One that was kept is closed.
+    pub(crate) fn keeps_no_more(&self) {
+        self.kept.set(self.kept.get() - 1);
+        self.none_since_ns.set(self.pacer.now_ns());
+    }
+
+    /// A number of messages is not waited for without end where nothing is there to send them on.
+    fn give_up_without_connections(&self, now_ns: u64) {
+        let is_counted = matches!(self.plan.extent, Extent::Messages(_));
+        let is_kept = self.plan.mode != Mode::Connect;
+        let Stage::Running(times) = self.stage() else {
+            return;
+        };
+        if !is_counted || !is_kept || self.kept.get() > 0 || self.left.get() == 0 {
+            return;
+        }
+        let since_ns = self.none_since_ns.get().max(times.start_ns);
+        if Duration::from_nanos(now_ns.saturating_sub(since_ns)) > self.plan.timeout {
+            self.left.set(0);
+            if self.under_way.get() == 0 {
+                self.done.notify_one();
+            }
         }
     }
 
@@ -302,11 +343,14 @@ impl Worker {
     /// Tells how it goes, piece by piece of the timeline.
     async fn tell_progress(&self, tell: &impl Fn(Word)) {
         self.begun.notified().await;
-        while let Some(times) = self.times() {
+        while let Stage::Running(times) = self.stage() {
             let end_ns = times.next_piece_ns(self.pacer.now_ns());
             tokio::time::sleep_until(self.instant(end_ns)).await;
-            self.look.set(self.look.get().wrapping_add(1));
-            tell(self.interval());
+            // The last piece was told at the end: what comes after it is of none.
+            if let Stage::Running(_) = self.stage() {
+                self.look.set(self.look.get().wrapping_add(1));
+                tell(self.interval());
+            }
         }
         std::future::pending().await
     }
@@ -328,6 +372,7 @@ impl Worker {
                     slot.wake();
                 }
             }
+            self.give_up_without_connections(now);
         }
     }
 }
@@ -351,8 +396,21 @@ impl Slot {
             oldest_ns: Cell::new(u64::MAX),
             expired: Cell::new(false),
             served: Cell::new(false),
+            begun: Cell::new(0),
+            is_down: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    /// A connection failed, or the attempt at one.
+    pub(crate) fn failed(&self, kind: &Kind) {
+        self.is_down.set(Unanswered::of(kind) == Unanswered::Lost);
+    }
+
+    /// Which of the source addresses the next connection has its turn with, of `places` that take turns.
+    pub(crate) fn next_source(&self, places: usize) -> usize {
+        let before = self.begun.replace(self.begun.get().wrapping_add(1));
+        before.wrapping_mul(places).wrapping_add(self.index)
     }
 
     /// Whether its oldest message has waited for longer than this.
@@ -374,14 +432,3 @@ impl Slot {
         }
     }
 }
-    /// A connection failed, or the attempt at one.
-    pub(crate) fn failed(&self, kind: &Kind) {
-        self.is_down.set(Unanswered::of(kind) == Unanswered::Lost);
-    }
-
-    /// Which of the source addresses the next connection has its turn with, of `places` that take turns.
-    pub(crate) fn next_source(&self, places: usize) -> usize {
-        let before = self.begun.replace(self.begun.get().wrapping_add(1));
-        before.wrapping_mul(places).wrapping_add(self.index)
-    }
-

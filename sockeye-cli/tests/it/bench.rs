@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -188,6 +189,22 @@ fn visits_that_are_not_over_at_the_end_are_accounted_for() {
         20
     );
     assert!(unanswered >= 10, "{report}");
+}
+
+/// Those of which the connection is open, too.
+#[test]
+fn visits_that_wait_for_an_answer_at_the_end_have_none() {
+    let address = server(|mut stream| {
+        let mut sink = Vec::new();
+        let _ = stream.read_to_end(&mut sink);
+    });
+    let output = bench_output(&[
+        "--mode", "connect", "--size", "1", "--rate", "40", "-d", "500ms", "-c", "4", &address,
+    ]);
+    let report = report(&output);
+    assert_eq!(report["messages"], 0, "{report}");
+    assert_eq!(report["unanswered"], 20, "{report}");
+    assert_eq!(report["connections"]["served"], 0, "{report}");
 }
 
 #[test]
@@ -389,6 +406,30 @@ fn mode_connect_opens_a_connection_for_each_message() {
         .filter(|line| line.contains("\"event\":\"accept\""));
     // And one before each of the two, to see whether there is anybody.
     assert_eq!(accepts.count(), 402);
+}
+
+/// A number of messages is not waited for without end.
+#[test]
+fn messages_that_there_is_no_connection_for_any_more_are_given_up() {
+    let once = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = once.local_addr().expect("bound").to_string();
+    let serving = thread::spawn(move || {
+        // The one that looks whether there is anybody, and one that gets three answers.
+        drop(once.accept().expect("accepted"));
+        let (mut stream, _) = once.accept().expect("accepted");
+        drop(once);
+        let mut buffer = [0; 64];
+        for _ in 0..3 {
+            stream.read_exact(&mut buffer).expect("a message");
+            stream.write_all(&buffer).expect("sent");
+        }
+    });
+    let output = bench_output(&["-n", "30", "-c", "1", "--timeout", "50ms", &address]);
+    serving.join().expect("no panic");
+    let report = report(&output);
+    assert_eq!(report["messages"], 3, "{report}");
+    assert_eq!(report["valid"], false);
+    assert!(kinds(&report, "invalid").contains(&"given_up".to_owned()));
 }
 
 #[test]
@@ -594,6 +635,18 @@ fn both_ends_in_one_process_tell_where_the_time_goes() {
 }
 
 #[test]
+fn the_cpu_time_of_programs_that_have_ended_is_the_servers_too() {
+    let count = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 1";
+    let serving = Serving::start(&["exec", "--", "sh", "-c", count]);
+    let pid = serving.pid().as_raw_nonzero().to_string();
+    let visits = ["--mode", "connect", "--size", "1", "-n", "20", "-c", "2"];
+    let report = bench(&[&visits[..], &["--pid", &pid, &serving.address]].concat());
+    let cost = report["server"]["cpu_ns_per_message"].as_f64();
+    // A hundred thousand rounds of any shell take longer than 5 ms, and our part of a visit less.
+    assert!(cost.expect("a time") > 5e6, "{report}");
+}
+
+#[test]
 fn the_cpu_time_of_the_server_is_that_of_the_process_named() {
     let serving = Serving::start(&[]);
     let pid = serving.pid().as_raw_nonzero().to_string();
@@ -634,18 +687,6 @@ fn a_broken_threshold_is_exit_code_1_and_a_kept_one_0() {
     for kept in [
         "p99>1h",
         "max>=1h",
-#[test]
-fn the_cpu_time_of_programs_that_have_ended_is_the_servers_too() {
-    let count = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; head -c 1";
-    let serving = Serving::start(&["exec", "--", "sh", "-c", count]);
-    let pid = serving.pid().as_raw_nonzero().to_string();
-    let visits = ["--mode", "connect", "--size", "1", "-n", "20", "-c", "2"];
-    let report = bench(&[&visits[..], &["--pid", &pid, &serving.address]].concat());
-    let cost = report["server"]["cpu_ns_per_message"].as_f64();
-    // A hundred thousand rounds of any shell take longer than 5 ms, and our part of a visit less.
-    assert!(cost.expect("a time") > 5e6, "{report}");
-}
-
         "rate<1",
         "errors>0",
         "unanswered>0",
@@ -714,6 +755,9 @@ fn conditions_that_make_no_sense_are_usage_errors_with_the_form() {
         &["--mode", "echo", "--http", "/"],
         &["--mode", "echo", "--size", "0"],
         &["--mode", "connect", "--lifetime", "1s"],
+        &["--mode", "stream", "--size", "0", "-n", "10"],
+        &["--mode", "stream", "--size", "0", "--rate", "10"],
+        &["--mode", "stream", "--size", "0", "--find-max", "p99<1s"],
         &["--mode", "connect", "--pipeline", "2"],
         &["--mode", "stream", "--pipeline", "2"],
         &["--mode", "stream", "--verify"],
@@ -788,50 +832,6 @@ fn source_addresses_are_taken_in_turn() {
     sources.sort();
     let expected: Vec<String> = (1..=6).map(|host| format!("127.0.7.{host}")).collect();
     assert_eq!(sources, expected);
-}
-
-#[test]
-fn more_connections_than_descriptors_are_refused_with_the_arithmetic() {
-    let output = bench_output(&["-c", "900000000", "127.0.0.1:1"]);
-    assert_eq!(output.status.code(), Some(2));
-    let said = text(&output.stderr);
-    assert!(said.contains("900000064"), "{said}");
-}
-
-#[test]
-fn an_interrupt_ends_it_early_with_the_figures_until_then() {
-    let serving = Serving::start(&[]);
-    let address = serving.address.clone();
-    let mut child = sockeye(&[
-        "bench", "--json", "--warmup", "0", "-d", "1h", "-c", "2", &address,
-    ])
-    .stdout(Stdio::piped())
-    .stderr(Stdio::piped())
-    .spawn()
-    .expect("starts");
-    // It measures when the server has seen all three connections, and some traffic.
-    while serving_open(&serving) < 2 {
-        thread::yield_now();
-    }
-    let stdin = child.stdin.take();
-    drop(stdin);
-    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
-    let output = finish(child, Vec::new());
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    if !output.stdout.is_empty() {
-        let report = report(&output);
-        assert!(kinds(&report, "warnings").contains(&"interrupted".to_owned()));
-    }
-}
-
-fn serving_open(serving: &Serving) -> usize {
-    serving.signal(Signal::USR1);
-    let line = crate::support::line_with(&serving.stderr, " open,");
-    let open = line
-        .split(" open,")
-        .next()
-        .and_then(|before| before.rsplit(' ').next()?.parse().ok());
-    open.unwrap_or_else(|| panic!("{line}"))
 }
 
 /// A place for one connection takes turns as well, and a network of IPv6 has more addresses than can be counted.
@@ -928,11 +928,54 @@ fn a_pause_of_the_generator_is_in_the_lag_of_every_message_that_it_kept() {
 }
 
 #[test]
-fn a_closed_stdout_is_no_error() {
+fn more_connections_than_descriptors_are_refused_with_the_arithmetic() {
     for absurd in ["900000000", "18446744073709551615"] {
         let output = bench_output(&["-c", absurd, "127.0.0.1:1"]);
         assert_eq!(output.status.code(), Some(2), "{absurd}");
     }
+    let output = bench_output(&["-c", "900000000", "127.0.0.1:1"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("900000064"), "{said}");
+}
+
+#[test]
+fn an_interrupt_ends_it_early_with_the_figures_until_then() {
+    let serving = Serving::start(&[]);
+    let address = serving.address.clone();
+    let mut child = sockeye(&[
+        "bench", "--json", "--warmup", "0", "-d", "1h", "-c", "2", &address,
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("starts");
+    // It measures when the server has seen all three connections, and some traffic.
+    while serving_open(&serving) < 2 {
+        thread::yield_now();
+    }
+    let stdin = child.stdin.take();
+    drop(stdin);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let output = finish(child, Vec::new());
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    if !output.stdout.is_empty() {
+        let report = report(&output);
+        assert!(kinds(&report, "warnings").contains(&"interrupted".to_owned()));
+    }
+}
+
+fn serving_open(serving: &Serving) -> usize {
+    serving.signal(Signal::USR1);
+    let line = crate::support::line_with(&serving.stderr, " open,");
+    let open = line
+        .split(" open,")
+        .next()
+        .and_then(|before| before.rsplit(' ').next()?.parse().ok());
+    open.unwrap_or_else(|| panic!("{line}"))
+}
+
+#[test]
+fn a_closed_stdout_is_no_error() {
     let serving = Serving::start(&[]);
     let command = format!(
         "{} bench -n 100 {} | true",
