@@ -278,6 +278,20 @@ fn the_same_seed_gives_the_same_random_schedule() {
     assert!(count("2").abs_diff(500) < 120);
 }
 
+/// What is answered after the end is of no piece: a server that has fallen behind would seem quick in the last one.
+#[test]
+fn the_timeline_ends_with_the_measured_time() {
+    let address = answering(|_| thread::sleep(Duration::from_millis(10)));
+    let arguments = ["--rate", "1k", "-c", "1", "-d", "500ms", &address];
+    let report = report(&bench_output(&arguments));
+    assert!(report["unanswered"].as_u64().expect("a count") >= 200);
+    let pieces = report["timeline"].as_array().expect("a list").iter();
+    let told: u64 = pieces.filter_map(|piece| piece["messages"].as_u64()).sum();
+    // At 10 ms each, some 200 are answered in the two seconds after the end.
+    let answered = report["messages"].as_u64().expect("a count");
+    assert!(told <= answered + 20, "{told} of {answered}");
+}
+
 #[test]
 fn verify_finds_a_server_that_changes_a_byte_and_without_it_only_the_number_counts() {
     let address = answering(|bytes| bytes[0] ^= 1);
