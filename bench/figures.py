@@ -44,6 +44,8 @@ def run_case(name, case, server, place):
                 run = run_client(case, started, place)
     except (Unavailable, FileNotFoundError) as error:
         run = {"valid": False, "objection": f"the server did not start: {without_paths(str(error))}"}
+    except subprocess.TimeoutExpired as error:
+        run = {"valid": False, "objection": f"not done within {error.timeout:.0f} s"}
     found = disturbance.since()
     objection = None
     if case.is_timed and run["valid"] and not place.options.rehearsal:
@@ -164,7 +166,7 @@ def build(options, manifests):
 # ---------------------------------------------------------------- the command line
 
 
-def common_options(about, cases, label, *, seconds, warmup, rounds):
+def common_options(about, cases, label, *, seconds, warmup, rounds, pinnings="one"):
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=rounds, metavar="N",
                         help=f"rounds of every case but start-up ({rounds})")
@@ -180,8 +182,8 @@ def common_options(about, cases, label, *, seconds, warmup, rounds):
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave out a server")
     parser.add_argument("--server-cpu", type=int, default=0, metavar="CPU")
     parser.add_argument("--client-cpu", type=int, default=1, metavar="CPU")
-    parser.add_argument("--pinnings", choices=("one", "both"), default="one", dest="pinnings_asked",
-                        help="both: every run also with the two CPUs swapped, which takes twice as long (one)")
+    parser.add_argument("--pinnings", choices=("one", "both"), default=pinnings, dest="pinnings_asked",
+                        help=f"both: every run also with the two CPUs swapped, which takes twice as long ({pinnings})")
     parser.add_argument("--rehearsal", action="store_true",
                         help="see whether everything works: runs count on a busy machine too, and the page says so")
     parser.add_argument("--label", default=label, help=f"part of the name of the directory ({label})")

@@ -90,10 +90,17 @@ class Programs(unittest.TestCase):
         with self.assertRaises(ValueError):
             wrk_says("unable to connect")
 
-    def test_a_generator_that_says_that_it_was_wrong_does_not_count(self):
-        said = program_says('{"valid": false, "messages": 9, "measured_ms": 500.0, '
-                            '"invalid": [{"kind": "late", "text": "it was late"}]}')
-        self.assertEqual(said, {"messages": 9, "seconds": 0.5, "valid": False, "objection": "it was late"})
+    def test_a_generator_counts_if_no_other_generator_would_object_to_its_run(self):
+        def said(kind, errors="{}"):
+            return program_says('{"valid": false, "messages": 9, "measured_ms": 500.0, "errors": %s, '
+                                '"invalid": [{"kind": "%s", "text": "so it was"}]}' % (errors, kind))
+        run = {"messages": 9, "seconds": 0.5}
+        self.assertEqual(said("generator_busy"), run | {"valid": True})
+        self.assertEqual(said("few_served"), run | {"valid": False, "objection": "so it was"})
+        self.assertEqual(said("generator_busy", '{"reset": 2}'),
+                         run | {"valid": False, "objection": "2 errors: reset"})
+        self.assertEqual(program_says('{"valid": false, "messages": 9, "seconds": 0.5, "objection": "1 error"}'),
+                         run | {"valid": False, "objection": "1 error"})
 
 
 class Million(unittest.TestCase):

@@ -41,6 +41,8 @@ def requests(size):
             found = wrk_says(done.stdout)
         except ValueError as problem:
             return {"valid": False, "objection": f"{problem}: {done.stderr[-200:]}"}
+        if not found["messages"]:
+            return found | {"valid": False, "objection": found.get("objection", "no request was answered")}
         return found | {"server_cpu_ns_per_request": cpu_ns / found["messages"],
                         "requests_per_s": found["messages"] / found["seconds"]}
     return run

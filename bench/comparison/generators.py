@@ -15,6 +15,8 @@ from .echo import suite
 from .stream import PATIENCE_S, waited
 
 CONNECTIONS, SIZE_BYTES = 64, 64
+# Of what `sockeye bench` says of a run.
+WRONG = {"nothing_answered", "few_served", "connections_failed", "given_up", "ports_exhausted"}
 ANSWER = f'return 200 "{"x" * 1024}";'
 
 
@@ -50,6 +52,8 @@ def generated(name, command, server, place):
     except (ValueError, KeyError, TypeError) as problem:
         return {"valid": False, "objection": f"exit status {status}: {' '.join(error.split())[:200] or problem}"}
     messages = found["messages"]
+    if not messages:
+        return found | {"valid": False, "objection": found.get("objection", "no message was answered")}
     return {"messages_per_s": messages / found["seconds"], "own_cpu_ns_per_message": cpu_s * 1e9 / messages,
             "messages_per_own_cpu_s": messages / cpu_s, **found}
 
@@ -66,13 +70,20 @@ def wrk_says(text):
 
 
 def program_says(text):
-    """The JSON of the loads of bench/limits, and of `sockeye bench`, which may say of itself that it was wrong."""
+    """The JSON of the loads of bench/limits, and of `sockeye bench`.
+
+    `sockeye bench` also objects to what no other generator looks at, such as its own CPU being busy, which it is to be
+    here: what is measured is the generator. Only what the others would object to, too, is an objection.
+    """
     said = json.loads(text)
     seconds = said["measured_ms"] / 1000 if "measured_ms" in said else said["seconds"]
-    objection = said.get("objection") or "; ".join(problem["text"] for problem in said.get("invalid", []))
-    valid = said["valid"]
-    return {"messages": said["messages"], "seconds": seconds, "valid": valid} | (
-        {} if valid else {"objection": objection})
+    if "invalid" in said:
+        problems = [problem["text"] for problem in said["invalid"] if problem["kind"] in WRONG]
+        problems += [f"{count} errors: {kind}" for kind, count in said["errors"].items()]
+    else:
+        problems = [] if said["valid"] else [said.get("objection", "it does not say why")]
+    return {"messages": said["messages"], "seconds": seconds, "valid": not problems} | (
+        {"objection": "; ".join(problems)} if problems else {})
 
 
 COLUMNS = (
