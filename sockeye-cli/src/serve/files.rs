@@ -1,6 +1,7 @@
 //! `sockeye serve files DIR`: a folder over HTTP.
 
 mod encoding;
+mod form;
 mod listing;
 mod precondition;
 mod range;

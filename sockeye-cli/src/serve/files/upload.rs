@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use headers::{ContentLength, HeaderMapExt};
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, LOCATION, ORIGIN};
+use http::header::{CONTENT_RANGE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use multer::{Constraints, Multipart, SizeLimit};
 use rustix::fs::FileType;
 use tokio::io::AsyncWriteExt;
 
@@ -21,11 +20,8 @@ use crate::serve::files::tree::Folder;
 use crate::serve::web::body::Body;
 use crate::serve::web::{BODY_TIME, said};
 
-/// Names in one form.
-const MOST_FILES: usize = 100;
-
 /// Why an upload is not taken, with the status that says so.
-struct Refusal(StatusCode, &'static str);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str);
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
@@ -47,12 +43,13 @@ impl From<io::Error> for Refusal {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal(StatusCode::PAYLOAD_TOO_LARGE, "it is too large\n");
-const TOO_SLOW: Refusal = Refusal(StatusCode::REQUEST_TIMEOUT, "it did not come in time\n");
-const CUT: Refusal = Refusal(StatusCode::BAD_REQUEST, "its end did not come\n");
+pub(super) const TOO_LARGE: Refusal = Refusal(StatusCode::PAYLOAD_TOO_LARGE, "it is too large\n");
+pub(super) const TOO_SLOW: Refusal =
+    Refusal(StatusCode::REQUEST_TIMEOUT, "it did not come in time\n");
+pub(super) const CUT: Refusal = Refusal(StatusCode::BAD_REQUEST, "its end did not come\n");
 
 impl Files {
-    fn most_bytes(&self) -> u64 {
+    pub(super) fn most_bytes(&self) -> u64 {
         self.settings.upload_bytes.unwrap_or_default()
     }
 
@@ -125,95 +122,15 @@ impl Files {
             None => StatusCode::CREATED,
         })
     }
-
-    /// POST of a form: each of its files into this folder. What is there already stays.
-    pub(crate) async fn take_form(
-        &self,
-        request: Request<Incoming>,
-        target: &Target,
-    ) -> Response<Body> {
-        let back = request.uri().path().to_owned();
-        match self.try_form(request, target).await {
-            Ok(()) => {
-                // To the listing, which a reload then shows without sending the form again.
-                let mut response = said(StatusCode::SEE_OTHER, "taken\n");
-                let back = format!("/{}", back.trim_start_matches('/'));
-                let location = HeaderValue::from_str(&back);
-                response
-                    .headers_mut()
-                    .insert(LOCATION, location.unwrap_or(HeaderValue::from_static("/")));
-                response
-            }
-            Err(Refusal(status, text)) => said(status, text),
-        }
-    }
-
-    async fn try_form(&self, request: Request<Incoming>, target: &Target) -> Result<(), Refusal> {
-        if from_elsewhere(request.headers()) {
-            return Err(ELSEWHERE);
-        }
-        let kind = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok());
-        let boundary = kind.and_then(|kind| multer::parse_boundary(kind).ok());
-        let Some(boundary) = boundary else {
-            return Err(Refusal(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "a form with files is needed\n",
-            ));
-        };
-        // A form has heads, too.
-        let most = self.most_bytes().saturating_add(64 * 1024);
-        let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
-        let body = BodyStream::new(request.into_body());
-        let body = futures_util::StreamExt::filter_map(body, async |frame| match frame {
-            Ok(frame) => frame.into_data().ok().map(Ok),
-            Err(error) => Some(Err(error)),
-        });
-        let mut form = Multipart::with_constraints(Box::pin(body), boundary, limits);
-        for _ in 0..MOST_FILES {
-            let field = tokio::time::timeout(BODY_TIME, form.next_field()).await;
-            let Some(mut field) = field
-                .map_err(|_| TOO_SLOW)?
-                .map_err(|error| of_form(&error))?
-            else {
-                return Ok(());
-            };
-            let Some(name) = field.file_name().map(file_name) else {
-                continue;
-            };
-            let name = name.ok_or(Refusal(
-                StatusCode::BAD_REQUEST,
-                "a file has a name that it may not have\n",
-            ))?;
-            let mut upload = Upload::begin(self.tree.folder(&target.path)?, self.most_bytes())?;
-            loop {
-                let chunk = tokio::time::timeout(BODY_TIME, field.chunk()).await;
-                match chunk
-                    .map_err(|_| TOO_SLOW)?
-                    .map_err(|error| of_form(&error))?
-                {
-                    Some(bytes) => upload.write(&bytes).await?,
-                    None => break,
-                }
-            }
-            upload.finish(&name, Replace::No).await?;
-        }
-        Err(Refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "they are too many\n",
-        ))
-    }
 }
 
-const ELSEWHERE: Refusal = Refusal(
+pub(super) const ELSEWHERE: Refusal = Refusal(
     StatusCode::FORBIDDEN,
     "it comes from a page of another site\n",
 );
 
 /// A page of any site can have a browser send a form to us; the browser says so.
-fn from_elsewhere(headers: &HeaderMap) -> bool {
+pub(super) fn from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name| {
         headers
             .get(name)
@@ -226,26 +143,8 @@ fn from_elsewhere(headers: &HeaderMap) -> bool {
     host.is_none() || host != text(HOST)
 }
 
-fn of_form(error: &multer::Error) -> Refusal {
-    match error {
-        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
-            TOO_LARGE
-        }
-        _ => CUT,
-    }
-}
-
-/// The last part of what a form calls a file, if it can be one here.
-fn file_name(given: &str) -> Option<PathBuf> {
-    // Old browsers on Windows send the path.
-    let name = given.rsplit(['/', '\\']).next()?;
-    let is_usable =
-        !name.is_empty() && !name.starts_with('.') && !name.contains('\0') && name.len() <= 255;
-    is_usable.then(|| PathBuf::from(name))
-}
-
 /// A file on its way. Dropped before its end, it leaves nothing.
-struct Upload {
+pub(super) struct Upload {
     folder: Folder,
     temporary: PathBuf,
     /// `None` once it has its name.
@@ -254,13 +153,13 @@ struct Upload {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Replace {
+pub(super) enum Replace {
     Yes,
     No,
 }
 
 impl Upload {
-    fn begin(folder: Folder, most: u64) -> Result<Self, Refusal> {
+    pub(super) fn begin(folder: Folder, most: u64) -> Result<Self, Refusal> {
         // Hidden, so that nobody gets it before it is whole.
         let temporary = PathBuf::from(format!(".sockeye-upload-{:016x}", fastrand::u64(..)));
         let file = folder.create(&temporary)?;
@@ -272,7 +171,7 @@ impl Upload {
         })
     }
 
-    async fn write(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
+    pub(super) async fn write(&mut self, bytes: &Bytes) -> Result<(), Refusal> {
         let left = self.left.checked_sub(bytes.len() as u64);
         self.left = left.ok_or(TOO_LARGE)?;
         if let Some(file) = &mut self.file {
@@ -281,7 +180,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn finish(mut self, name: &Path, replace: Replace) -> Result<(), Refusal> {
+    pub(super) async fn finish(mut self, name: &Path, replace: Replace) -> Result<(), Refusal> {
         if let Some(file) = &mut self.file {
             // What it could not write it says only now.
             file.flush().await?;
@@ -308,23 +207,6 @@ impl Drop for Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_form_names_a_file_of_this_folder_only() {
-        for (given, name) in [
-            ("a.txt", Some("a.txt")),
-            ("C:\\fakepath\\a.txt", Some("a.txt")),
-            ("../../etc/passwd", Some("passwd")),
-            ("a b é.txt", Some("a b é.txt")),
-            ("", None),
-            ("a/", None),
-            ("..", None),
-            (".env", None),
-            ("a\0b", None),
-        ] {
-            assert_eq!(file_name(given), name.map(PathBuf::from), "{given}");
-        }
-    }
 
     #[test]
     fn a_page_of_another_site_may_not_send_files() {
