@@ -30,7 +30,7 @@ use crate::serve::web::wire::Wire;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// A head that is longer is answered with 431.
-const HEAD_BYTES: usize = 32 * 1024;
+pub(crate) const HEAD_BYTES: usize = 32 * 1024;
 
 /// How long a piece of a request's body may take.
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(30);

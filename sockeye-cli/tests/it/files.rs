@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::peers::noise;
 use crate::support::{Serving, json, line_with, run, sockeye, text};
-use crate::web::{all, ask, raw, send};
+use crate::web::{all, ask, parse, raw, send};
 
 /// A folder with some of everything, inside of one with a secret.
 struct Tree {
@@ -638,6 +638,42 @@ fn a_form_of_a_browser_puts_new_files_into_a_folder() {
         .starts_with("403")
     );
     assert!(!tree.path("sub/three.bin").exists());
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(leftovers(&tree.path("sub")), [""; 0]);
+}
+
+const FORM: &str = "Content-Type: multipart/form-data; boundary=edge";
+
+/// The head of a part, with the boundary before it.
+fn part(name: &str) -> String {
+    format!("\r\n--edge\r\nContent-Disposition: form-data; {name}\r\n\r\n")
+}
+
+#[test]
+fn a_form_that_never_comes_to_a_part_is_refused_long_before_its_end() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload", "--upload-limit", "64MiB"]);
+    let noise = "x".repeat(300_000);
+    for begun in ["", "--edge\r\nContent-Disposition: "] {
+        // The rest of it never comes.
+        let request = format!(
+            "POST /sub/ HTTP/1.1\r\nHost: a\r\n{FORM}\r\nContent-Length: 60000000\r\n\r\n{begun}{noise}"
+        );
+        let answer = parse(&raw(&serving, request.as_bytes()));
+        assert_eq!(answer.status(), 413, "{begun}");
+        assert!(answer.text().contains("32 KiB"), "{}", answer.text());
+    }
+    // What is data may be as long as it wants to, text too.
+    let form = [
+        &part("name=\"text\""),
+        &noise,
+        &part("name=\"file\"; filename=\"one.txt\""),
+        &noise,
+        "\r\n--edge--\r\n",
+    ];
+    let taken = send(&serving, "POST", "/sub/", &[FORM], form.concat().as_bytes());
+    assert_eq!(taken.status(), 303, "{}", taken.text());
+    assert!(fs::read(tree.path("sub/one.txt")).expect("there") == noise.as_bytes());
     assert_eq!(serving.stop(), 0);
     assert_eq!(leftovers(&tree.path("sub")), [""; 0]);
 }

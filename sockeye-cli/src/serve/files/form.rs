@@ -1,12 +1,18 @@
 //! Forms with files, as a browser sends them (RFC 7578).
 
+use std::error::Error;
+use std::future::ready;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyStream;
-use hyper::body::Incoming;
-use multer::{Constraints, Multipart, SizeLimit};
+use hyper::body::{Frame, Incoming};
+use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::serve::files::Files;
 use crate::serve::files::target::Target;
@@ -14,7 +20,7 @@ use crate::serve::files::upload::{
     CUT, ELSEWHERE, Refusal, Replace, TOO_LARGE, TOO_SLOW, Upload, from_elsewhere,
 };
 use crate::serve::web::body::Body;
-use crate::serve::web::{BODY_TIME, said};
+use crate::serve::web::{BODY_TIME, HEAD_BYTES, said};
 
 /// Names in one form.
 const MOST_FILES: usize = 100;
@@ -46,35 +52,14 @@ impl Files {
         if from_elsewhere(request.headers()) {
             return Err(ELSEWHERE);
         }
-        let kind = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok());
-        let boundary = kind.and_then(|kind| multer::parse_boundary(kind).ok());
-        let Some(boundary) = boundary else {
-            return Err(Refusal(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "a form with files is needed\n",
-            ));
-        };
-        // A form has heads, too.
-        let most = self.most_bytes().saturating_add(64 * 1024);
-        let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
-        let body = BodyStream::new(request.into_body());
-        let body = futures_util::StreamExt::filter_map(body, async |frame| match frame {
-            Ok(frame) => frame.into_data().ok().map(Ok),
-            Err(error) => Some(Err(error)),
-        });
-        let mut form = Multipart::with_constraints(Box::pin(body), boundary, limits);
+        let mut form = Form::of(request, self.most_bytes())?;
         for _ in 0..MOST_FILES {
-            let field = tokio::time::timeout(BODY_TIME, form.next_field()).await;
-            let Some(mut field) = field
-                .map_err(|_| TOO_SLOW)?
-                .map_err(|error| of_form(&error))?
-            else {
+            let Some(mut part) = form.next().await? else {
                 return Ok(());
             };
-            let Some(name) = field.file_name().map(file_name) else {
+            let Some(name) = part.file_name().map(file_name) else {
+                // A text. Nobody wants it, but what follows it.
+                while form.piece(&mut part).await?.is_some() {}
                 continue;
             };
             let name = name.ok_or(Refusal(
@@ -82,15 +67,8 @@ impl Files {
                 "a file has a name that it may not have\n",
             ))?;
             let mut upload = Upload::begin(self.tree.folder(&target.path)?, self.most_bytes())?;
-            loop {
-                let chunk = tokio::time::timeout(BODY_TIME, field.chunk()).await;
-                match chunk
-                    .map_err(|_| TOO_SLOW)?
-                    .map_err(|error| of_form(&error))?
-                {
-                    Some(bytes) => upload.write(&bytes).await?,
-                    None => break,
-                }
+            while let Some(bytes) = form.piece(&mut part).await? {
+                upload.write(&bytes).await?;
             }
             upload.finish(&name, Replace::No).await?;
         }
@@ -101,14 +79,85 @@ impl Files {
     }
 }
 
+/// A form, part by part.
+struct Form {
+    parts: Multipart<'static>,
+    unread: Arc<AtomicUsize>,
+}
+
+/// So much may come before the first part and between the data of two, where the heads are, as in the head of a request. multer
+/// keeps it all until it has its end, and looks through it again with each piece that comes.
+const MOST_UNREAD: usize = HEAD_BYTES;
+
+#[derive(Debug, thiserror::Error)]
+#[error("more than {MOST_UNREAD} bytes of a form came without a part or the end of its head")]
+struct NoPart;
+
+impl Form {
+    /// The form in a request, with files of at most so many bytes.
+    fn of(request: Request<Incoming>, most_bytes: u64) -> Result<Self, Refusal> {
+        let kind = request.headers().get(CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok());
+        let boundary = kind.and_then(|kind| multer::parse_boundary(kind).ok());
+        let boundary = boundary.ok_or(Refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "a form with files is needed\n",
+        ))?;
+        // A form has heads, too.
+        let most = most_bytes.saturating_add(64 * 1024);
+        let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
+        let unread = Arc::new(AtomicUsize::new(0));
+        let came = Arc::clone(&unread);
+        let body = BodyStream::new(request.into_body()).filter_map(move |frame| {
+            let piece = match frame.map(Frame::into_data) {
+                // One piece may hold heads and data, so those before it count.
+                Ok(Ok(bytes)) => match came.fetch_add(bytes.len(), Ordering::Relaxed) {
+                    0..=MOST_UNREAD => Some(Ok(bytes)),
+                    _ => Some(Err(Box::from(NoPart))),
+                },
+                Ok(Err(_)) => None,
+                Err(error) => Some(Err(Box::<dyn Error + Send + Sync>::from(error))),
+            };
+            ready(piece)
+        });
+        Ok(Self {
+            parts: Multipart::with_constraints(body, boundary, limits),
+            unread,
+        })
+    }
+
+    /// The next part. The data of the one before must have been read to its end.
+    async fn next(&mut self) -> Result<Option<Field<'static>>, Refusal> {
+        let part = tokio::time::timeout(BODY_TIME, self.parts.next_field()).await;
+        part.map_err(|_| TOO_SLOW)?.map_err(|error| of_form(&error))
+    }
+
+    /// What comes next of a part's data.
+    async fn piece(&self, part: &mut Field<'static>) -> Result<Option<Bytes>, Refusal> {
+        // hyper hands over one piece at a time, so two of data never count together.
+        self.unread.store(0, Ordering::Relaxed);
+        let piece = tokio::time::timeout(BODY_TIME, part.chunk()).await;
+        self.unread.store(0, Ordering::Relaxed);
+        piece
+            .map_err(|_| TOO_SLOW)?
+            .map_err(|error| of_form(&error))
+    }
+}
+
 fn of_form(error: &multer::Error) -> Refusal {
     match error {
         multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
             TOO_LARGE
         }
+        multer::Error::StreamReadFailed(error) if error.is::<NoPart>() => NO_PART,
         _ => CUT,
     }
 }
+
+const NO_PART: Refusal = Refusal(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "a part of the form, or its head, does not begin or end within 32 KiB\n",
+);
 
 /// The last part of what a form calls a file, if it can be one here.
 fn file_name(given: &str) -> Option<PathBuf> {
