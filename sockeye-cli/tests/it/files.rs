@@ -679,6 +679,24 @@ fn a_form_that_never_comes_to_a_part_is_refused_long_before_its_end() {
 }
 
 #[test]
+fn a_form_has_a_hundred_files_and_as_many_texts_as_it_wants_to() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload"]);
+    let file = |number| part(&format!("name=\"f\"; filename=\"{number}.txt\"")) + "x";
+    let form = |numbers: std::ops::Range<u32>| {
+        let texts = (part("name=\"t\"") + "y").repeat(101);
+        let files: String = numbers.map(file).collect();
+        let form = texts + &files + "\r\n--edge--\r\n";
+        send(&serving, "POST", "/sub/", &[FORM], form.as_bytes()).status()
+    };
+    assert_eq!(form(0..100), 303);
+    assert!(tree.path("sub/99.txt").exists());
+    assert_eq!(form(100..201), 413);
+    assert!(tree.path("sub/199.txt").exists() && !tree.path("sub/200.txt").exists());
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn a_file_that_becomes_shorter_meanwhile_breaks_off_its_answer_and_no_other() {
     let tree = Tree::new();
     tree.write("large.bin", &noise(20_000_000));

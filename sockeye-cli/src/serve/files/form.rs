@@ -22,7 +22,7 @@ use crate::serve::files::upload::{
 use crate::serve::web::body::Body;
 use crate::serve::web::{BODY_TIME, HEAD_BYTES, said};
 
-/// Names in one form.
+/// Files in one form.
 const MOST_FILES: usize = 100;
 
 impl Files {
@@ -53,10 +53,8 @@ impl Files {
             return Err(ELSEWHERE);
         }
         let mut form = Form::of(request, self.most_bytes())?;
-        for _ in 0..MOST_FILES {
-            let Some(mut part) = form.next().await? else {
-                return Ok(());
-            };
+        let mut files = 0;
+        while let Some(mut part) = form.next().await? {
             let Some(name) = part.file_name().map(file_name) else {
                 // A text. Nobody wants it, but what follows it.
                 while form.piece(&mut part).await?.is_some() {}
@@ -66,16 +64,20 @@ impl Files {
                 StatusCode::BAD_REQUEST,
                 "a file has a name that it may not have\n",
             ))?;
+            files += 1;
+            if files > MOST_FILES {
+                return Err(Refusal(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "they are too many\n",
+                ));
+            }
             let mut upload = Upload::begin(self.tree.folder(&target.path)?, self.most_bytes())?;
             while let Some(bytes) = form.piece(&mut part).await? {
                 upload.write(&bytes).await?;
             }
             upload.finish(&name, Replace::No).await?;
         }
-        Err(Refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "they are too many\n",
-        ))
+        Ok(())
     }
 }
 
