@@ -304,7 +304,9 @@ fn send(asked: &Asked<'_>, file: File, about: About, kind: &HeaderValue) -> Resp
     };
     let headers = response.headers_mut();
     headers.typed_insert(validators.etag);
-    headers.typed_insert(LastModified::from(validators.modified));
+    if let Some(modified) = validators.modified {
+        headers.typed_insert(LastModified::from(modified));
+    }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     response
 }

@@ -303,6 +303,41 @@ fn a_client_that_has_the_file_is_told_so_and_one_that_has_another_gets_this_one(
 }
 
 #[test]
+fn a_file_from_a_year_that_no_date_tells_is_served_without_one() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload"]);
+    let second = Duration::from_secs(1);
+    let year_10000 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+    for time in [SystemTime::UNIX_EPOCH - second, year_10000] {
+        tree.write("hello.txt", b"hello, world\n");
+        let file = fs::File::options()
+            .write(true)
+            .open(tree.path("hello.txt"))
+            .expect("there");
+        file.set_modified(time).expect("set");
+        let about = fs::metadata(tree.path("hello.txt")).expect("there");
+        if about.modified().expect("there") != time {
+            // This file system has no such time.
+            continue;
+        }
+        let date = "Thu, 01 Jan 2026 00:00:00 GMT";
+        for field in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
+            let fields = [&*format!("{field}: {date}"), "Range: bytes=0-"];
+            let answer = ask(&serving, "GET", "/hello.txt", &fields);
+            let status = if field == "If-Range" { 200 } else { 206 };
+            assert_eq!(answer.status(), status, "{field}");
+            assert_eq!(answer.text(), "hello, world\n");
+            assert_eq!(answer.header("last-modified"), None);
+            assert!(answer.header("etag").is_some());
+        }
+        let fields = [&*format!("If-Unmodified-Since: {date}")];
+        let put = send(&serving, "PUT", "/hello.txt", &fields, b"x");
+        assert_eq!(put.status(), 204);
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn what_was_compressed_before_is_sent_to_who_takes_it() {
     let tree = Tree::new();
     tree.write("app.js", b"plain");

@@ -1,6 +1,6 @@
 //! Whether a request wants what there is (RFC 9110, section 13). Pure.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headers::{
     ETag, HeaderMapExt, IfMatch, IfModifiedSince, IfNoneMatch, IfRange, IfUnmodifiedSince,
@@ -16,7 +16,8 @@ use crate::serve::files::tree::About;
 #[derive(Clone, Debug)]
 pub(crate) struct Validators {
     pub(crate) etag: ETag,
-    pub(crate) modified: SystemTime,
+    /// `None` if no date of HTTP can tell it: before 1970, after 9999.
+    pub(crate) modified: Option<SystemTime>,
 }
 
 /// What is to be answered.
@@ -41,7 +42,11 @@ impl Validators {
             etag: etag
                 .parse()
                 .unwrap_or_else(|_| unreachable!("only hexadecimal digits")),
-            modified: about.modified,
+            modified: about
+                .modified
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|since| (since < YEAR_10000).then_some(about.modified)),
         }
     }
 
@@ -56,16 +61,17 @@ impl Validators {
             None if headers.contains_key(IF_NONE_MATCH) => false,
             None => headers
                 .typed_get::<IfModifiedSince>()
-                .is_some_and(|since| !since.is_modified(self.modified)),
+                .zip(self.modified)
+                .is_some_and(|(since, modified)| !since.is_modified(modified)),
         };
         if not_modified {
             return Verdict::NotModified;
         }
         let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
-        let last_modified = LastModified::from(self.modified);
+        let last_modified = self.modified.map(LastModified::from);
         let still_that = headers
             .typed_get::<IfRange>()
-            .is_none_or(|range| !range.is_modified(Some(&self.etag), Some(&last_modified)));
+            .is_none_or(|range| !range.is_modified(Some(&self.etag), last_modified.as_ref()));
         // A range of something that has no body is nothing.
         Verdict::Send(match range {
             Some(range) if is_get && still_that => parts(range, length),
@@ -85,10 +91,14 @@ impl Validators {
             Some(tags) => tags.precondition_passes(&self.etag),
             None => headers
                 .typed_get::<IfUnmodifiedSince>()
-                .is_none_or(|since| since.precondition_passes(self.modified)),
+                .zip(self.modified)
+                .is_none_or(|(since, modified)| since.precondition_passes(modified)),
         }
     }
 }
+
+/// The years of a date have four digits (RFC 9110, section 5.6.7).
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 #[cfg(test)]
 #[expect(
@@ -96,8 +106,6 @@ impl Validators {
     reason = "lists of one range are meant"
 )]
 mod tests {
-    use std::time::Duration;
-
     use http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -114,7 +122,7 @@ mod tests {
             modified: UNIX_EPOCH + Duration::from_nanos(2024) + Duration::from_secs(0),
         };
         let validators = Validators {
-            modified: UNIX_EPOCH + Duration::from_millis(2500),
+            modified: Some(UNIX_EPOCH + Duration::from_millis(2500)),
             ..Validators::of(&about)
         };
         assert_eq!(validators.etag, ETAG.parse().expect("a tag"));
@@ -149,6 +157,20 @@ mod tests {
             ("if-unmodified-since", BEFORE, Verdict::Failed),
         ] {
             assert_eq!(verdict(&[(name, value)]), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_no_date_tells_is_none() {
+        for (modified, is_told) in [
+            (UNIX_EPOCH - Duration::from_secs(1), false),
+            (UNIX_EPOCH, true),
+            (UNIX_EPOCH + YEAR_10000 - Duration::from_secs(1), true),
+            (UNIX_EPOCH + YEAR_10000, false),
+        ] {
+            let about = About { bytes: 0, modified };
+            let told = Validators::of(&about).modified;
+            assert_eq!(told, is_told.then_some(modified), "{modified:?}");
         }
     }
 
