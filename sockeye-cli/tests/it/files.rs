@@ -616,6 +616,62 @@ fn put_replaces_a_file_whole_or_not_at_all() {
     assert_eq!(leftovers(&tree.root()), [""; 0]);
 }
 
+#[test]
+fn a_put_for_nothing_replaces_nothing_whatever_has_the_name() {
+    let tree = Tree::new();
+    let fifo = Command::new("mkfifo")
+        .arg(tree.path("fifo"))
+        .status()
+        .expect("there");
+    assert!(fifo.success());
+    symlink("nowhere", tree.path("dangling")).expect("linked");
+    let serving = tree.serve(&["--upload"]);
+    for target in ["/fifo", "/dangling", "/hello.txt"] {
+        for field in ["If-None-Match: *", "If-Match: \"x\""] {
+            let put = send(&serving, "PUT", target, &[field], b"x");
+            assert_eq!(put.status(), 412, "{target}, {field}");
+        }
+    }
+    assert!(fs::read_link(tree.path("dangling")).is_ok());
+    let tag = ["If-Match: *"];
+    assert_eq!(send(&serving, "PUT", "/new", &tag, b"x").status(), 412);
+    let new = ["If-None-Match: *"];
+    assert_eq!(send(&serving, "PUT", "/new", &new, b"x").status(), 201);
+    assert_eq!(send(&serving, "PUT", "/fifo", &[], b"x").status(), 204);
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(leftovers(&tree.root()), [""; 0]);
+}
+
+#[test]
+fn a_put_on_a_condition_fails_if_that_changes_while_it_comes() {
+    let tree = Tree::new();
+    let serving = tree.serve(&["--upload"]);
+    let first = ask(&serving, "GET", "/hello.txt", &[]);
+    let tag = first.header("etag").expect("there");
+    for (name, condition) in [
+        ("new.txt", "If-None-Match: *".to_owned()),
+        ("hello.txt", format!("If-Match: {tag}")),
+    ] {
+        let mut stream = serving.connect();
+        let head = format!(
+            "PUT /{name} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{condition}\r\n\
+             Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        // It is wanted: the condition was true so far.
+        let mut wanted = [0; 25];
+        stream.read_exact(&mut wanted).expect("answered");
+        assert_eq!(&wanted, b"HTTP/1.1 100 Continue\r\n\r\n");
+        tree.write(name, b"of somebody else");
+        stream.write_all(b"x").expect("sent");
+        assert_eq!(parse(&all(&mut stream)).status(), 412, "{condition}");
+        let there = fs::read(tree.path(name)).expect("there");
+        assert_eq!(there, b"of somebody else");
+    }
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(leftovers(&tree.root()), [""; 0]);
+}
+
 /// Hidden files, of which there were none before.
 fn leftovers(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder)

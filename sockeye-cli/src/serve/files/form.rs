@@ -75,7 +75,8 @@ impl Files {
             while let Some(bytes) = form.piece(&mut part).await? {
                 upload.write(&bytes).await?;
             }
-            upload.finish(&name, Replace::No).await?;
+            upload.save().await?;
+            upload.place(&name, Replace::No)?;
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use headers::{ContentLength, HeaderMapExt};
-use http::header::{CONTENT_RANGE, HOST, ORIGIN};
+use headers::{ContentLength, HeaderMapExt, IfNoneMatch};
+use http::header::{CONTENT_RANGE, HOST, IF_MATCH, ORIGIN};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use crate::serve::files::Files;
 use crate::serve::files::precondition::Validators;
 use crate::serve::files::target::Target;
-use crate::serve::files::tree::Folder;
+use crate::serve::files::tree::{About, Folder};
 use crate::serve::web::body::Body;
 use crate::serve::web::{BODY_TIME, said};
 
@@ -95,34 +95,56 @@ impl Files {
         if before == Some(FileType::Directory) {
             return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
         }
-        let passes = match self.tree.file(&target.path) {
-            Some((_, about)) => Validators::of(&about).passes_for_change(request.headers()),
-            None => !request.headers().contains_key(http::header::IF_MATCH),
-        };
-        if !passes {
-            return Err(Refusal(StatusCode::PRECONDITION_FAILED, "it has changed\n"));
+        let (head, body) = request.into_parts();
+        let headers = &head.headers;
+        if !self.passes(target, before, headers) {
+            return Err(CHANGED);
         }
         let mut upload = Upload::begin(folder, self.most_bytes())?;
-        let mut body = request.into_body();
-        loop {
-            let frame = tokio::time::timeout(BODY_TIME, body.frame()).await;
-            match frame.map_err(|_| TOO_SLOW)? {
-                None => break,
-                Some(Err(_)) => return Err(CUT),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        upload.write(&bytes).await?;
-                    }
-                }
-            }
+        upload.take(body).await?;
+        upload.save().await?;
+        // It can have changed while this one came.
+        let before = upload.folder.kind(name)?;
+        if !self.passes(target, before, headers) {
+            return Err(CHANGED);
         }
-        upload.finish(name, Replace::Yes).await?;
+        if is_for_nothing_there(headers) {
+            upload
+                .place(name, Replace::No)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => CHANGED,
+                    _ => error.into(),
+                })?;
+        } else {
+            upload.place(name, Replace::Yes)?;
+        }
         Ok(match before {
             Some(_) => StatusCode::NO_CONTENT,
             None => StatusCode::CREATED,
         })
     }
+
+    /// Whether a request wants to replace what is there: something of this kind, or nothing.
+    fn passes(&self, target: &Target, there: Option<FileType>, headers: &HeaderMap) -> bool {
+        if there.is_none() {
+            return !headers.contains_key(IF_MATCH);
+        }
+        match self.tree.stat(&target.path) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Validators::of(&About::from(&stat)).passes_for_change(headers)
+            }
+            // A FIFO, or a link to nowhere: nobody can have been told its state, but it is there.
+            _ => !headers.contains_key(IF_MATCH) && !is_for_nothing_there(headers),
+        }
+    }
 }
+
+/// Whether a request wants to replace nothing: `If-None-Match: *`.
+fn is_for_nothing_there(headers: &HeaderMap) -> bool {
+    headers.typed_get::<IfNoneMatch>() == Some(IfNoneMatch::any())
+}
+
+const CHANGED: Refusal = Refusal(StatusCode::PRECONDITION_FAILED, "it has changed\n");
 
 pub(super) const ELSEWHERE: Refusal = Refusal(
     StatusCode::FORBIDDEN,
@@ -180,12 +202,34 @@ impl Upload {
         Ok(())
     }
 
-    pub(super) async fn finish(mut self, name: &Path, replace: Replace) -> Result<(), Refusal> {
+    /// Takes all of a request's body.
+    async fn take(&mut self, mut body: Incoming) -> Result<(), Refusal> {
+        loop {
+            let frame = tokio::time::timeout(BODY_TIME, body.frame()).await;
+            match frame.map_err(|_| TOO_SLOW)? {
+                None => return Ok(()),
+                Some(Err(_)) => return Err(CUT),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.write(&bytes).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the disk has it.
+    pub(super) async fn save(&mut self) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             // What it could not write it says only now.
             file.flush().await?;
             file.sync_all().await?;
         }
+        Ok(())
+    }
+
+    /// Gives it its name, when it is saved.
+    pub(super) fn place(mut self, name: &Path, replace: Replace) -> io::Result<()> {
         match replace {
             Replace::Yes => self.folder.rename(&self.temporary, name)?,
             Replace::No => self.folder.rename_to_new(&self.temporary, name)?,
