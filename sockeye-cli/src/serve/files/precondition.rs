@@ -4,10 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headers::{
     ETag, HeaderMapExt, IfMatch, IfModifiedSince, IfNoneMatch, IfRange, IfUnmodifiedSince,
-    LastModified,
 };
 use http::HeaderMap;
-use http::header::{IF_NONE_MATCH, RANGE};
+use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
 
 use crate::serve::files::range::{Parts, parts};
 use crate::serve::files::tree::About;
@@ -68,14 +67,22 @@ impl Validators {
             return Verdict::NotModified;
         }
         let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
-        let last_modified = self.modified.map(LastModified::from);
-        let still_that = headers
-            .typed_get::<IfRange>()
-            .is_none_or(|range| !range.is_modified(Some(&self.etag), last_modified.as_ref()));
         // A range of something that has no body is nothing.
         Verdict::Send(match range {
-            Some(range) if is_get && still_that => parts(range, length),
+            Some(range) if is_get && self.is_that_of_the_part(headers) => parts(range, length),
             _ => Parts::All,
+        })
+    }
+
+    /// Whether it is still what the client has a part of. A date has to be the one that was told, to the second, and what cannot
+    /// be read is no state of it (RFC 9110, section 13.1.5).
+    fn is_that_of_the_part(&self, headers: &HeaderMap) -> bool {
+        if !headers.contains_key(IF_RANGE) {
+            return true;
+        }
+        headers.typed_get::<IfRange>().is_some_and(|range| {
+            !range.is_modified(Some(&self.etag), None)
+                || self.modified.map(IfRange::date) == Some(range)
         })
     }
 
@@ -191,8 +198,10 @@ mod tests {
         let part = Verdict::Send(Parts::Some(vec![0..10]));
         assert_eq!(verdict(&[range]), part);
         assert_eq!(verdict(&[range, ("if-range", ETAG)]), part);
-        assert_eq!(verdict(&[range, ("if-range", "\"x\"")]), ALL);
-        assert_eq!(verdict(&[range, ("if-range", BEFORE)]), ALL);
+        assert_eq!(verdict(&[range, ("if-range", DATE)]), part);
+        for other in ["\"x\"", "W/\"7e8-64\"", BEFORE, AFTER, "yesterday", ""] {
+            assert_eq!(verdict(&[range, ("if-range", other)]), ALL, "{other}");
+        }
         assert_eq!(
             verdict(&[range, ("if-none-match", ETAG)]),
             Verdict::NotModified
