@@ -128,8 +128,12 @@ impl Files {
         let mut response = match compressed {
             Some((encoding, (file, about))) => {
                 let mut response = send(asked, file, about, &kind);
-                let name = HeaderValue::from_static(encoding.name);
-                response.headers_mut().insert(CONTENT_ENCODING, name);
+                let status = response.status();
+                // Else the body is a text of ours.
+                if status.is_success() || status == StatusCode::NOT_MODIFIED {
+                    let name = HeaderValue::from_static(encoding.name);
+                    response.headers_mut().insert(CONTENT_ENCODING, name);
+                }
                 response
             }
             None => send(asked, file, about, &kind),

@@ -367,6 +367,18 @@ fn what_was_compressed_before_is_sent_to_who_takes_it() {
         );
         assert_eq!(answer.header("vary"), Some("accept-encoding"), "{accepts}");
     }
+    for (field, status, encoding) in [
+        ("Range: bytes=0-2", 206, Some("gzip")),
+        ("Range: bytes=100-", 416, None),
+        ("If-Match: \"x\"", 412, None),
+    ] {
+        let fields = ["Accept-Encoding: gzip", field];
+        let answer = ask(&serving, "GET", "/app.js", &fields);
+        assert_eq!(
+            (answer.status(), answer.header("content-encoding")),
+            (status, encoding)
+        );
+    }
     assert_eq!(ask(&serving, "GET", "/app.js.gz", &[]).text(), "gzipped");
     assert_eq!(serving.stop(), 0);
 }
