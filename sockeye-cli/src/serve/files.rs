@@ -60,14 +60,18 @@ const INDEX: &str = "index.html";
 impl Files {
     /// # Errors
     ///
-    /// Those of [`Tree::open`]; `NotFound` if there is no file for `--spa`.
+    /// Those of [`Tree::open`]; `Other` if the file of `--spa` cannot be had.
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
         let tree = Arc::new(Tree::open(&settings.folder)?);
-        if let Some(spa) = &settings.spa
-            && tree.file(spa).is_none()
-        {
-            let text = format!("there is no file {} in it", spa.display());
-            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        if let Some(spa) = &settings.spa {
+            let text = match tree.file(spa) {
+                Ok(Some(_)) => None,
+                Ok(None) => Some(format!("there is no file {} in it", spa.display())),
+                Err(error) => Some(format!("{} in it: {error}", spa.display())),
+            };
+            if let Some(text) = text {
+                return Err(io::Error::other(text));
+            }
         }
         Ok(Self { tree, settings })
     }
@@ -93,9 +97,10 @@ impl Files {
             Ok(Found::Folder(folder)) => {
                 let index = target.path.join(INDEX);
                 match self.tree.file(&index) {
-                    Some((file, about)) => self.form_of(&asked, &index, file, about),
-                    None if self.settings.index => self.list(request, target, folder).await,
-                    None => self.missing(&asked),
+                    Ok(Some((file, about))) => self.form_of(&asked, &index, file, about),
+                    Ok(None) if self.settings.index => self.list(request, target, folder).await,
+                    Ok(None) => self.missing(&asked),
+                    Err(error) => refused(&error),
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(&asked),
@@ -106,9 +111,10 @@ impl Files {
     /// What there is instead of something that is not there.
     fn missing(&self, asked: &Asked<'_>) -> Response<Body> {
         let spa = self.settings.spa.as_ref();
-        match spa.and_then(|path| Some((path, self.tree.file(path)?))) {
-            Some((path, (file, about))) => self.form_of(asked, path, file, about),
-            None => said(StatusCode::NOT_FOUND, "not found\n"),
+        match spa.map(|path| (path, self.tree.file(path))) {
+            Some((path, Ok(Some((file, about))))) => self.form_of(asked, path, file, about),
+            Some((_, Err(error))) => refused(&error),
+            _ => said(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 
@@ -123,7 +129,8 @@ impl Files {
             let mut beside = path.as_os_str().to_owned();
             beside.push(".");
             beside.push(encoding.extension);
-            Some((encoding, self.tree.file(Path::new(&beside))?))
+            // Whatever is wrong with it, the one that was asked for can be had.
+            Some((encoding, self.tree.file(Path::new(&beside)).ok()??))
         });
         let mut response = match compressed {
             Some((encoding, (file, about))) => {

@@ -1,8 +1,8 @@
 //! `sockeye serve files`: a folder, over HTTP, and nothing outside of it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -563,6 +563,44 @@ fn a_page_with_a_router_answers_for_what_is_not_there() {
     );
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("there is no file no.html"));
+}
+
+/// As [`Tree::serve`], without root's right to read everything.
+fn serve_without_rights(tree: &Tree, arguments: &[&str]) -> Serving {
+    if !rustix::process::geteuid().is_root() {
+        return tree.serve(arguments);
+    }
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--inh-caps=-dac_override,-dac_read_search",
+        "--bounding-set=-dac_override,-dac_read_search",
+        env!("CARGO_BIN_EXE_sockeye"),
+        "serve",
+        "files",
+        tree.root().to_str().expect("UTF-8"),
+        "-l",
+        "127.0.0.1:0",
+    ]);
+    command.args(arguments);
+    Serving::spawn(command)
+}
+
+#[test]
+fn a_page_that_may_not_be_read_is_not_taken_for_none() {
+    let tree = Tree::new();
+    tree.write("app.html", b"the app");
+    tree.write("sub/index.html", b"the page");
+    tree.write("hello.txt.gz", b"gzipped");
+    let serving = serve_without_rights(&tree, &["--index", "--spa", "app.html"]);
+    for name in ["app.html", "sub/index.html", "hello.txt.gz"] {
+        fs::set_permissions(tree.path(name), Permissions::from_mode(0o000)).expect("set");
+    }
+    for target in ["/sub/", "/absent"] {
+        assert_eq!(ask(&serving, "GET", target, &[]).status(), 403, "{target}");
+    }
+    let plain = ask(&serving, "GET", "/hello.txt", &["Accept-Encoding: gzip"]);
+    assert_eq!(plain.text(), "hello, world\n");
+    assert_eq!(serving.stop(), 0);
 }
 
 #[test]

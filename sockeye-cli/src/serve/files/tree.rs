@@ -112,10 +112,16 @@ impl Tree {
     }
 
     /// A file below, or nothing.
-    pub(crate) fn file(&self, path: &Path) -> Option<(File, About)> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::find`], but for `NotFound`.
+    pub(crate) fn file(&self, path: &Path) -> io::Result<Option<(File, About)>> {
         match self.find(path) {
-            Ok(Found::File(file, about)) => Some((file, about)),
-            _ => None,
+            Ok(Found::File(file, about)) => Ok(Some((file, about))),
+            Ok(Found::Folder(_)) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
