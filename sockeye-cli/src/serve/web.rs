@@ -81,7 +81,11 @@ impl<A: Answer> Service for Web<A> {
             let account = Account::begin(&self.reporter, &visit, &request);
             async move {
                 let mut response = match refusal(&request) {
-                    Some(refusal) => refusal,
+                    Some(refusal) => {
+                        // Else it would be taken for the head of the next request.
+                        drop(visit.take_head());
+                        refusal
+                    }
                     None => answer.answer(request, &visit).await?,
                 };
                 let status = response.status();

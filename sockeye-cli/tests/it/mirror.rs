@@ -56,6 +56,29 @@ fn a_client_is_told_what_it_has_sent() {
 }
 
 #[test]
+fn what_was_refused_is_not_shown_as_the_next_request() {
+    let serving = Serving::start(&["http"]);
+    let mut stream = serving.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a b\r\nConnection: keep-alive\r\nX-Which: 1\r\n\r\n")
+        .expect("sent");
+    let mut refused = Vec::new();
+    while !refused.ends_with(b"Host is no name and port\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("answered");
+        refused.extend(byte);
+    }
+    assert_eq!(parse(&refused).status(), 400);
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Which: 2\r\n\r\n")
+        .expect("sent");
+    let seen = json(&parse(&all(&mut stream)).text());
+    let expected = json(r#"[["Host", "a"], ["Connection", "close"], ["X-Which", "2"]]"#);
+    assert_eq!(seen["headers"], expected);
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn a_body_that_is_no_text_is_shown_as_base64_and_a_long_one_is_cut() {
     let serving = Serving::start(&["http"]);
     let seen = json(&send(&serving, "PUT", "/", &[], b"\xff\x00").text());
