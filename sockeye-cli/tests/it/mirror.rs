@@ -79,6 +79,24 @@ fn what_was_refused_is_not_shown_as_the_next_request() {
 }
 
 #[test]
+fn of_what_a_client_chooses_an_event_tells_the_beginning() {
+    let serving = Serving::start(&["http", "--json"]);
+    let agent = |length| format!("User-Agent: {}", "a".repeat(length));
+    let target = |length| format!("/{}", "t".repeat(length));
+    ask(&serving, "GET", &target(1023), &[&agent(1024)]);
+    let told = json(&line_with(&serving.stdout, "\"request\""));
+    assert_eq!(told["target"], target(1023));
+    assert_eq!(told["user_agent"], "a".repeat(1024));
+    let method = "M".repeat(1025);
+    ask(&serving, &method, &target(1024), &[&agent(10_000)]);
+    let told = json(&line_with(&serving.stdout, "\"request\""));
+    assert_eq!(told["method"], "M".repeat(1024) + " [cut]");
+    assert_eq!(told["target"], target(1023) + " [cut]");
+    assert_eq!(told["user_agent"], "a".repeat(1024) + " [cut]");
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn a_body_that_is_no_text_is_shown_as_base64_and_a_long_one_is_cut() {
     let serving = Serving::start(&["http"]);
     let seen = json(&send(&serving, "PUT", "/", &[], b"\xff\x00").text());

@@ -81,6 +81,16 @@ fn parties(conn: &Conn) -> (String, Option<String>) {
     (peer.to_string(), client)
 }
 
+/// What a client has chosen. The queue of events is bounded in lines: a head can have 32 KiB of it.
+fn told(text: &str) -> String {
+    match text.char_indices().nth(TOLD_CHARACTERS) {
+        None => escaped(text),
+        Some((end, _)) => escaped(&text[..end]) + " [cut]",
+    }
+}
+
+const TOLD_CHARACTERS: usize = 1024;
+
 /// Tells of what cannot be read as a request, which was answered with 400 or 431.
 pub(crate) fn unreadable(reporter: &Reporter, visit: &Visit, error: &hyper::Error) {
     if reporter.wants_connections() {
@@ -114,12 +124,12 @@ impl Account {
                 id: conn.id(),
                 peer,
                 client,
-                method: request.method().to_string(),
-                target: escaped(&request.uri().to_string()),
+                method: told(request.method().as_str()),
+                target: told(&request.uri().to_string()),
                 status: 0,
                 body_bytes: 0,
                 duration_ms: 0.0,
-                user_agent: agent.map(|agent| escaped(&String::from_utf8_lossy(agent.as_bytes()))),
+                user_agent: agent.map(|agent| told(&String::from_utf8_lossy(agent.as_bytes()))),
             })
         });
         Self {
