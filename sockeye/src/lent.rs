@@ -132,14 +132,10 @@ impl OnLoan {
     pub(crate) fn look(&mut self) -> Option<(Moved, Duration)> {
         let info = self.tcp_info()?;
         let now = Moved::of(&info, unread(&self.socket));
-        let since = Moved {
-            bytes_in: now.bytes_in.saturating_sub(self.counted.bytes_in),
-            bytes_out: now.bytes_out.saturating_sub(self.counted.bytes_out),
-        };
+        let since = self.counted.advance(now);
         if since == Moved::default() {
             return None;
         }
-        self.counted = now;
         let quiet_ms = [info.last_data_recv_ms, info.last_data_sent_ms];
         let quiet_ms = quiet_ms.into_iter().flatten().min().unwrap_or(0);
         Some((since, Duration::from_millis(quiet_ms.into())))
@@ -187,6 +183,20 @@ pub(crate) enum Peer {
 }
 
 impl Moved {
+    /// Goes on to these counts, and says how far that is. Pure.
+    ///
+    /// Never back: what waits in the receive buffer is asked for after the rest, so a count can be less than it was, and what it
+    /// lacks would be counted again.
+    fn advance(&mut self, now: Self) -> Self {
+        let since = Self {
+            bytes_in: now.bytes_in.saturating_sub(self.bytes_in),
+            bytes_out: now.bytes_out.saturating_sub(self.bytes_out),
+        };
+        self.bytes_in += since.bytes_in;
+        self.bytes_out += since.bytes_out;
+        since
+    }
+
     /// Pure. `unread` is what waits in the receive buffer.
     fn of(info: &TcpInfo, unread: u64) -> Self {
         let received = info.bytes_received.unwrap_or(0);
@@ -254,6 +264,21 @@ mod tests {
         // The FIN of the peer is no byte of its data.
         assert_eq!(Moved::of(&info(TcpState::CloseWait), 3).bytes_in, 6);
         assert_eq!(Moved::of(&TcpInfo::default(), 3), Moved::default());
+    }
+
+    #[test]
+    fn nothing_is_counted_twice_when_a_count_goes_back() {
+        let mut counted = Moved::default();
+        let mut sum = Moved::default();
+        for (bytes_in, bytes_out) in [(10, 5), (7, 9), (10, 8), (12, 9)] {
+            let since = counted.advance(Moved {
+                bytes_in,
+                bytes_out,
+            });
+            sum.bytes_in += since.bytes_in;
+            sum.bytes_out += since.bytes_out;
+        }
+        assert_eq!((sum.bytes_in, sum.bytes_out), (12, 9));
     }
 
     #[test]
