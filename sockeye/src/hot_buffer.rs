@@ -87,6 +87,13 @@ impl Spill {
         self.held.is_none()
     }
 
+    /// How many bytes are held.
+    pub fn len(&self) -> usize {
+        self.held
+            .as_ref()
+            .map_or(0, |held| held.bytes.len() - held.written)
+    }
+
     /// Writes `bytes` now as far as `writer` takes them and keeps the rest.
     ///
     /// Call it only when nothing is held, or the order of the stream is lost; that is checked.

@@ -1,14 +1,17 @@
 //! Passes bytes between a connection and a program that cannot have the socket itself: over TLS, and on a terminal.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use rustix::io::read;
 use sockeye::hot_buffer::{self, HOT_BUFFER_BYTES, Spill};
 use sockeye::{Conn, DELIVERY};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 /// Both directions between a client and a program.
 pub(super) struct Relay<P> {
@@ -58,7 +61,7 @@ where
     ///
     /// Cancel safe: what was read is kept.
     pub(super) async fn run(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_run(cx)).await
+        poll_fn(|cx| self.poll_run(cx)).await
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,14 +131,22 @@ where
     ///
     /// Those of the client's side, and `TimedOut` if it takes nothing for [`DELIVERY`].
     pub(super) async fn drain(&mut self) -> io::Result<()> {
+        let Self { conn, program, .. } = self;
+        let Direction { spill, stage } = &mut self.to_client;
         let mut left = MOST_LEFT_BYTES;
+        let mut buffer = vec![0; HOT_BUFFER_BYTES];
         loop {
-            let drained = tokio::time::timeout(DELIVERY, self.drain_some());
-            match drained.await.map_err(|_| io::ErrorKind::TimedOut)?? {
-                0 => return Ok(()),
-                bytes if bytes >= left => return Ok(()),
-                bytes => left -= bytes,
+            deliver(spill, conn, DELIVERY).await?;
+            if *stage != Stage::Open || left == 0 {
+                return Ok(());
             }
+            // Asked of the kernel itself: tokio knows only what it was told so far.
+            let bytes = read(&*program, &mut buffer).unwrap_or(0);
+            if bytes == 0 {
+                return Ok(());
+            }
+            left = left.saturating_sub(bytes);
+            poll_fn(|cx| Poll::Ready(spill.write(cx, conn, &buffer[..bytes]))).await?;
         }
     }
 
@@ -144,21 +155,80 @@ where
         let cx = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(Ok(1..)) = hot_buffer::poll_read(cx, &mut self.conn, |_, _, _| ()) {}
     }
+}
 
-    async fn drain_some(&mut self) -> io::Result<usize> {
-        let Self { conn, program, .. } = self;
-        let Direction { spill, stage } = &mut self.to_client;
-        std::future::poll_fn(|cx| spill.poll_flush(cx, conn)).await?;
-        if *stage != Stage::Open {
-            return Ok(0);
+/// Writes what is held, as long as something of it is taken within each `limit`.
+///
+/// # Errors
+///
+/// The writer's own, and `TimedOut`.
+async fn deliver<W>(spill: &mut Spill, writer: &mut W, limit: Duration) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let held = spill.len();
+        let flushed = poll_fn(|cx| spill.poll_flush(cx, writer));
+        match timeout(limit, flushed).await {
+            Ok(flushed) => return flushed,
+            Err(_) if spill.len() < held => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
-        // Asked of the kernel itself: tokio knows only what it was told so far.
-        let mut left = vec![0; HOT_BUFFER_BYTES];
-        let bytes = read(&*program, &mut left).unwrap_or(0);
-        conn.write_all(&left[..bytes]).await?;
-        Ok(bytes)
     }
 }
 
 /// More than a socket pair or a terminal holds: what goes on writing after that is not the program.
 const MOST_LEFT_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a byte each time it is asked to, so often, and does not say when it will take more.
+    struct Slow {
+        taken: Vec<u8>,
+        most: usize,
+        may: bool,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.may = !self.may && self.taken.len() < self.most;
+            if !self.may {
+                return Poll::Pending;
+            }
+            self.taken.push(bytes[0]);
+            Poll::Ready(Ok(1))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_something_has_time_for_the_rest() {
+        for (most, expected) in [(5, Ok(())), (3, Err(io::ErrorKind::TimedOut))] {
+            let mut writer = Slow {
+                taken: Vec::new(),
+                most,
+                may: true,
+            };
+            let mut spill = Spill::new();
+            poll_fn(|cx| Poll::Ready(spill.write(cx, &mut writer, b"hello")))
+                .await
+                .expect("held");
+            let delivered = deliver(&mut spill, &mut writer, Duration::from_millis(1)).await;
+            assert_eq!(delivered.map_err(|error| error.kind()), expected);
+            assert_eq!(writer.taken, b"hello"[..most]);
+        }
+    }
+}
