@@ -171,6 +171,17 @@ fn paths_ask_for_a_status_a_delay_or_many_bytes() {
 }
 
 #[test]
+fn a_stream_ends_with_its_last_line() {
+    let serving = Serving::start(&["http"]);
+    for (target, lines) in [("/stream/1/5m", 1), ("/stream/0/5m", 0)] {
+        let answer = ask(&serving, "GET", target, &[]).text();
+        assert!(answer.ends_with("0\r\n\r\n"), "{target}: {answer}");
+        assert_eq!(answer.matches("\"target\"").count(), lines, "{target}");
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
+#[test]
 fn a_path_asks_for_the_end_or_for_a_reset_instead_of_an_answer() {
     let serving = Serving::start(&["http", "--json"]);
     let mut closed = serving.connect();

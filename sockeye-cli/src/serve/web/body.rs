@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::iter::Peekable;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub(crate) struct Stretch {
 
 /// Pieces one after the other, with time between them.
 struct Slow {
-    pieces: Box<dyn Iterator<Item = Bytes> + Send>,
+    pieces: Peekable<Box<dyn Iterator<Item = Bytes> + Send>>,
     ticks: Interval,
     /// `None` if it is not to be told in advance.
     left: Option<u64>,
@@ -100,8 +101,9 @@ impl Body {
         // It must not be 0.
         let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pieces: Box<dyn Iterator<Item = Bytes> + Send> = Box::new(pieces);
         let slow = Slow {
-            pieces: Box::new(pieces),
+            pieces: pieces.peekable(),
             ticks,
             left: length,
         };
@@ -173,6 +175,10 @@ impl Stretch {
 
 impl Slow {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        // After the last piece nothing is left to wait for.
+        if self.pieces.peek().is_none() {
+            return Poll::Ready(None);
+        }
         ready!(self.ticks.poll_tick(cx));
         let piece = self.pieces.next();
         if let (Some(left), Some(piece)) = (&mut self.left, &piece) {
