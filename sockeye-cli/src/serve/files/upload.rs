@@ -172,7 +172,13 @@ pub(super) struct Upload {
     /// `None` once it has its name.
     file: Option<tokio::fs::File>,
     left: u64,
+    /// Bytes that were written since the disk had all of it.
+    unsaved: usize,
 }
+
+/// So much is written before the disk is waited for. If it were only at the end, the connection would be idle for as long as it
+/// takes to save a large file, which can be longer than it may be; a slow disk of 1 MB/s saves this much in 8 s.
+const UNSAVED_BYTES: usize = 8 << 20;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Replace {
@@ -190,6 +196,7 @@ impl Upload {
             temporary,
             file: Some(tokio::fs::File::from_std(file)),
             left: most,
+            unsaved: 0,
         })
     }
 
@@ -198,6 +205,12 @@ impl Upload {
         self.left = left.ok_or(TOO_LARGE)?;
         if let Some(file) = &mut self.file {
             file.write_all(bytes).await?;
+            self.unsaved += bytes.len();
+            if self.unsaved >= UNSAVED_BYTES {
+                file.flush().await?;
+                file.sync_data().await?;
+                self.unsaved = 0;
+            }
         }
         Ok(())
     }
