@@ -135,13 +135,14 @@ pub(crate) struct Connect {
 
     /// Follow this script, docs/script.md; exit code 1 if the server does not keep to it
     ///
-    /// Stdin and stdout are not used. -v tells each step.
+    /// Stdin and stdout are not used, and nothing is copied or recorded. -v tells each step.
     #[arg(
         long,
         value_name = "FILE",
         hide_short_help = true,
         conflicts_with_all = [
-            "send", "send_file", "recv_bytes", "hex", "raw", "crlf", "keep_open", "on_eof", "idle_timeout", "probe"
+            "send", "send_file", "recv_bytes", "hex", "raw", "crlf", "keep_open", "on_eof", "idle_timeout", "probe",
+            "http", "exec", "throttle", "tee_in", "tee_out", "record", "replay",
         ]
     )]
     pub(crate) script: Option<PathBuf>,

@@ -169,8 +169,30 @@ fn a_bad_script_is_told_with_its_place_and_nothing_is_started() {
     ends_with(&run(sockeye(&["serve", "script"]), b""), 2, "which script?");
     let output = run(sockeye(&["serve", "echo", &path]), b"");
     ends_with(&output, 2, "'serve echo' has no use for");
-    let options = ["connect", "--script", &path, "--send", "x", "127.0.0.1:9"];
-    ends_with(&run(sockeye(&options), b""), 2, "cannot be used with");
+}
+
+#[test]
+fn what_a_script_would_not_heed_is_refused() {
+    let scripts = Scripts::new();
+    let path = scripts.write("client.script", "send \"a\"\n");
+    let file = scripts.path("copy");
+    for options in [
+        &["--send", "x"][..],
+        &["--http", "/"],
+        &["--throttle", "1KiB/s"],
+        &["--tee-in", &file],
+        &["--tee-out", &file],
+        &["--record", &file],
+        &["--replay", &file],
+        &["--exec"],
+    ] {
+        let mut line = [&["connect", "--script", &path], options, &["127.0.0.1:9"]].concat();
+        if options == ["--exec"] {
+            line.extend(["--", "true"]);
+        }
+        ends_with(&run(sockeye(&line), b""), 2, "cannot be used with");
+    }
+    assert!(!Path::new(&file).exists());
 }
 
 #[test]
