@@ -49,6 +49,16 @@ pub(crate) struct Exchange {
     pub(crate) program: bool,
     /// What our side says was recorded: the end is when all of it is said, and all that was recorded has come.
     pub(crate) replay: bool,
+    /// When the peer has closed after so many bytes, there is still something to be said that was recorded.
+    pub(crate) talks_on_after: Option<u64>,
+}
+
+impl Exchange {
+    /// Whether the end of the peer's side, after so many bytes, is not yet that of ours.
+    fn goes_on_after(&self, received: u64) -> bool {
+        let talks_on = self.talks_on_after.is_some_and(|bytes| received >= bytes);
+        self.keep_open || self.program || talks_on
+    }
 }
 
 /// What takes part on our side.
@@ -209,7 +219,7 @@ pub(crate) async fn exchange(
     // All that is sent is sent, before the end is said: the kernel does so by itself, and TLS does not.
     let all_sent = match ending {
         Ending::InputEnded => true,
-        Ending::PeerClosed => rules.keep_open || rules.program,
+        Ending::PeerClosed => rules.goes_on_after(progress.received.get()),
         _ => false,
     };
     if all_sent && let Err(error) = stream.deliver(rules.idle.unwrap_or(DELIVERY)).await {
@@ -327,7 +337,9 @@ async fn until_end(
             }
         };
         let ending = tokio::select! {
-            received = &mut receiving, if course.receives => course.received(received),
+            received = &mut receiving, if course.receives => {
+                course.received(received, talk.progress.received.get())
+            }
             sent = &mut sending, if course.sends => course.sent(sent),
             () = wait_over => Some(Ending::InputEnded),
             // Others may have its stdout yet: it is over when they have closed that, too.
@@ -366,9 +378,9 @@ impl Course {
         }
     }
 
-    /// What the end of receiving means: the end of all, or not yet.
-    fn received(&mut self, received: Received) -> Option<Ending> {
-        let goes_on = self.sends && (self.rules.keep_open || self.rules.program);
+    /// What the end of receiving, after so many bytes, means: the end of all, or not yet.
+    fn received(&mut self, received: Received, bytes: u64) -> Option<Ending> {
+        let goes_on = self.sends && self.rules.goes_on_after(bytes);
         self.receives = false;
         Some(match received {
             Received::Fin if goes_on => return None,

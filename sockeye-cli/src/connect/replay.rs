@@ -32,6 +32,7 @@ pub(crate) struct Recorded {
     pub(crate) received_bytes: u64,
     pub(crate) client_ended: bool,
     pub(crate) server_ended: bool,
+    talks_on: bool,
     longest_pause: Duration,
 }
 
@@ -46,6 +47,7 @@ impl Recorded {
             received_bytes: 0,
             client_ended: false,
             server_ended: false,
+            talks_on: false,
             longest_pause: Duration::ZERO,
         };
         if !recorded
@@ -70,7 +72,10 @@ impl Recorded {
             self.longest_pause = self.longest_pause.max(at - last);
             last = at;
             match (from, said) {
-                (Side::Client, Said::Bytes(bytes)) => self.sent_bytes += bytes.len() as u64,
+                (Side::Client, Said::Bytes(bytes)) => {
+                    self.sent_bytes += bytes.len() as u64;
+                    self.talks_on = self.server_ended;
+                }
                 (Side::Server, Said::Bytes(bytes)) => self.received_bytes += bytes.len() as u64,
                 (Side::Client, Said::End) => self.client_ended = true,
                 (Side::Server, Said::End) => self.server_ended = true,
@@ -87,6 +92,12 @@ impl Recorded {
     /// After how many bytes the talk is over, if it was not the server who ended it.
     pub(crate) fn receive_at_most(&self) -> Option<u64> {
         (!self.server_ended).then_some(self.received_bytes)
+    }
+
+    /// After how many bytes the end of the server's side is not yet that of ours, for it said more after that.
+    pub(crate) fn talks_on_after(&self, checked: bool) -> Option<u64> {
+        let bytes = if checked { self.received_bytes } else { 0 };
+        self.talks_on.then_some(bytes)
     }
 
     /// Starts to read: what is to be said, and what is to be answered.

@@ -66,6 +66,7 @@ impl Side {
     pub(crate) fn rules(&self, arguments: &Connect, has_tls: bool) -> Exchange {
         let checked = !arguments.replay_unchecked;
         let (mut idle, mut receive_at_most) = (None, arguments.recv_bytes.map(NonZeroU64::get));
+        let mut talks_on_after = None;
         let on_eof = match &self.input {
             // An end of our side is an end of all of it to many servers over TLS, to most proxies, and to nginx.
             _ if arguments.http.is_some() => {
@@ -76,6 +77,7 @@ impl Side {
             Opened::Stdin | Opened::Given(_) | Opened::Program => OnEof::Fin,
             Opened::Recorded(recorded) => {
                 idle = Some(recorded.patience());
+                talks_on_after = recorded.talks_on_after(checked);
                 if checked {
                     receive_at_most = recorded.receive_at_most();
                 }
@@ -102,6 +104,7 @@ impl Side {
             throttle: arguments.throttle,
             program: matches!(self.input, Opened::Program),
             replay: matches!(self.input, Opened::Recorded(_)),
+            talks_on_after,
         }
     }
 

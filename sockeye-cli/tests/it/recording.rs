@@ -215,6 +215,44 @@ fn a_recording_that_nobody_ended_is_over_when_all_was_said_and_answered() {
 }
 
 #[test]
+fn what_was_said_after_the_servers_end_is_said_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = r#"{"at_ms":0,"from":"server","text":"bye"}
+{"at_ms":1,"from":"server","end":true}
+{"at_ms":200,"from":"client","text":"after "}
+{"at_ms":300,"from":"client","text":"your FIN"}
+{"at_ms":300,"from":"client","end":true}
+"#;
+    let talk = recording(&folder, lines);
+    let ends_after = |words: &'static [u8]| {
+        serve_one(move |mut stream| {
+            stream.write_all(words).expect("sent");
+            stream.shutdown(Shutdown::Write).expect("FIN");
+            let mut said = Vec::new();
+            // Who found a difference may leave with a reset.
+            let _ = stream.read_to_end(&mut said);
+            said
+        })
+    };
+    for unchecked in [&[][..], &["--replay-unchecked"]] {
+        let (address, server) = ends_after(b"bye");
+        let output = connect(
+            &[&["--replay", &talk], unchecked, &[&address]].concat(),
+            b"",
+        );
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(server.join().expect("no panic"), b"after your FIN");
+    }
+    // Nothing is said to a server that ended before it was to.
+    let (address, server) = ends_after(b"by");
+    let output = connect(&["--replay", &talk, &address], b"");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ended after 2 of the 3 bytes"), "{said}");
+    assert_eq!(server.join().expect("no panic"), b"");
+}
+
+#[test]
 fn a_recording_over_tls_is_replayed_over_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     let talk = path(&folder, "talk.jsonl");
