@@ -13,6 +13,7 @@ pub(crate) struct Progress {
     pub(crate) started: Instant,
     /// Before the close, which may linger.
     pub(crate) ended: Cell<Instant>,
+    /// When something last moved, or is going to, if that is our own moment.
     moved: Cell<Instant>,
     pub(crate) sent: Cell<u64>,
     pub(crate) received: Cell<u64>,
@@ -44,7 +45,7 @@ impl Progress {
 
     pub(crate) fn add_sent(&self, bytes: usize) {
         self.sent.set(self.sent.get() + bytes as u64);
-        self.moved.set(Instant::now());
+        self.idle_from(Instant::now());
     }
 
     pub(crate) fn add_received(&self, bytes: &[u8]) {
@@ -53,8 +54,13 @@ impl Progress {
             self.is_alert.set(Guess::of(bytes) == Guess::TlsAlert);
         }
         self.received.set(self.received.get() + bytes.len() as u64);
-        self.moved.set(Instant::now());
+        self.idle_from(Instant::now());
         self.more_received.notify_waiters();
+    }
+
+    /// From this moment on it counts as idle when nothing moves.
+    pub(crate) fn idle_from(&self, moment: Instant) {
+        self.moved.set(self.moved.get().max(moment));
     }
 
     /// Waits until so many bytes have come. Cancel safe.

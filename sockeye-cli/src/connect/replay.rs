@@ -190,7 +190,10 @@ impl Script {
             Ok(line) => line,
             Err(error) => return Some(Err(error)),
         };
-        sleep_until(progress.started + line.at).await;
+        let moment = progress.started + line.at;
+        // A faster server than the recorded one has nothing more to say until then.
+        progress.idle_from(moment);
+        sleep_until(moment).await;
         if self.waits {
             progress.has_received(line.after).await;
         }

@@ -253,6 +253,25 @@ fn what_was_said_after_the_servers_end_is_said_again() {
 }
 
 #[test]
+fn who_waits_for_the_time_of_the_next_piece_is_not_idle() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = r#"{"at_ms":0,"from":"server","text":"hi"}
+{"at_ms":700,"from":"client","text":"bye"}
+"#;
+    let talk = recording(&folder, lines);
+    for unchecked in [&[][..], &["--replay-unchecked"]] {
+        let (address, server) = serve_one(|mut stream| {
+            stream.write_all(b"hi").expect("sent");
+            read_all(&stream)
+        });
+        let replay = ["--idle-timeout", "200ms", "--replay", &talk];
+        let output = connect(&[&replay[..], unchecked, &[&address]].concat(), b"");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(server.join().expect("no panic"), b"bye");
+    }
+}
+
+#[test]
 fn a_recording_over_tls_is_replayed_over_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     let talk = path(&folder, "talk.jsonl");
