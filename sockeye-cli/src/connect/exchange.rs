@@ -389,12 +389,15 @@ impl Course {
                 return None;
             }
             Received::Fin => match self.gone.take() {
-                // The kernel tells of a reset once, and it told the write: this is no clean end.
-                Some(error) if is_reset(&error) => Ending::ReceiveFailed(error),
                 // It was to take what we go on to send, whichever of its two ends was seen first.
                 Some(error) if self.rules.keep_open => Ending::SendFailed(error),
                 _ => Ending::PeerClosed,
             },
+            // The write knows more of it.
+            Received::Reset => {
+                let unknown = || io::ErrorKind::ConnectionReset.into();
+                Ending::ReceiveFailed(self.gone.take().unwrap_or_else(unknown))
+            }
             Received::Cut if self.rules.tls_eof_lax && self.gone.is_none() => Ending::PeerClosed,
             Received::Cut => Ending::Truncated,
             Received::Enough => Ending::Received,
@@ -432,11 +435,4 @@ impl Course {
 /// Until the copy itself says why.
 fn broken() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
-}
-
-fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
-    )
 }

@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     pub(crate) our_fin: Cell<Option<Instant>>,
     pub(crate) peer_fin: Cell<Option<Instant>>,
     pub(crate) ends_a_line: Cell<bool>,
+    /// A write was told of a reset, of which the kernel tells once: to a read it looks like an end in good order.
+    pub(crate) was_reset: Cell<bool>,
     /// What came first is a TLS alert: the server was told something that is no TLS.
     pub(crate) is_alert: Cell<bool>,
     more_received: Notify,
@@ -38,6 +40,7 @@ impl Progress {
             our_fin: Cell::new(None),
             peer_fin: Cell::new(None),
             ends_a_line: Cell::new(true),
+            was_reset: Cell::new(false),
             is_alert: Cell::new(false),
             more_received: Notify::new(),
         }

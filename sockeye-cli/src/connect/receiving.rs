@@ -17,6 +17,8 @@ use crate::http::{BadResponse, Response};
 /// How receiving ended.
 pub(crate) enum Received {
     Fin,
+    /// A reset, of which our write was told.
+    Reset,
     /// TLS ended without close_notify.
     Cut,
     Enough,
@@ -62,6 +64,7 @@ pub(crate) async fn receive(
         let read = (&mut reader).take(most as u64).read_buf(&mut buffer).await;
         let at = progress.started.elapsed();
         match read {
+            Ok(0) if progress.was_reset.get() => return Received::Reset,
             Ok(0) => {
                 progress.peer_fin.set(Some(Instant::now()));
                 room.end(at);
@@ -95,7 +98,7 @@ pub(crate) async fn receive(
             // A socket itself ends without an error; only TLS can tell an end from a cut.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 progress.peer_fin.set(Some(Instant::now()));
-                return at_a_cut(answer, rules.tls_eof_lax);
+                return at_a_cut(answer, rules.tls_eof_lax && !progress.was_reset.get());
             }
             Err(error) => return Received::Failed(error),
         }

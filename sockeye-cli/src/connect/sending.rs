@@ -54,8 +54,18 @@ pub(crate) async fn send(talk: &Talk<'_>, source: &mut Source) -> Sent {
     let sent = match sender.all(source).await {
         Ok(sent) | Err(sent) => sent,
     };
+    if let Sent::PeerGone(error) = &sent {
+        talk.progress.was_reset.set(is_reset(error));
+    }
     talk.upload.end();
     sent
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
+    )
 }
 
 struct Sender<'a> {

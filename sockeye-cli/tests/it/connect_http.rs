@@ -216,6 +216,43 @@ fn an_answer_without_a_length_ends_with_the_connection() {
     assert_done(&output, "all of it");
 }
 
+/// The kernel tells of a reset once, to whichever of a write and a read comes first.
+#[test]
+fn an_answer_without_a_length_that_a_reset_ends_is_not_complete() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (body, talk) = (folder.path().join("body"), folder.path().join("talk"));
+    let large = std::fs::File::create(&body).expect("written");
+    large.set_len(32 << 20).expect("written");
+    let (body, talk) = (body.to_str().expect("UTF-8"), talk.to_str().expect("UTF-8"));
+    for _ in 0..30 {
+        let (came, has_come) = mpsc::channel();
+        let (address, server) = serve_one(move |mut stream| {
+            stream.read_exact(&mut [0; 1_000]).expect("read");
+            let answer = b"HTTP/1.0 200 OK\r\n\r\npart";
+            stream.write_all(answer).expect("sent");
+            has_come.recv_timeout(PATIENCE).expect("it came");
+            socket2::SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("set");
+        });
+        let asks = ["connect", "-q", "--http", "POST /", "--send-file", body];
+        let mut child = sockeye(&[&asks[..], &["--record", talk, &address]].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_exact(&mut [0; 4]).expect("delivered");
+        came.send(()).expect("it waits");
+        let output = finish(child, Vec::new());
+        assert_eq!(output.status.code(), Some(56), "{}", text(&output.stderr));
+        server.join().expect("no panic");
+        let talk = std::fs::read_to_string(talk).expect("written");
+        assert!(!talk.contains("\"end\":true"), "a reset is no end");
+    }
+}
+
 #[test]
 fn an_answer_that_is_cut_short_or_is_none_is_exit_code_56_with_all_that_came() {
     for (answer, came, words) in [
