@@ -4,13 +4,14 @@
 //! connection ends, by whatever cause, nothing of it is missing. A slow file slows the connection.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Write, stdin, stdout};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use rustix::fs::fstat;
 use tokio::sync::mpsc::{self, Permit};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -46,15 +47,9 @@ impl Files {
             tee_out: open(&arguments.tee_out)?,
             record: open(&arguments.record)?,
         };
-        let read_from = [&arguments.send_file, &arguments.replay];
-        let mut taken: Vec<(u64, u64)> = read_from
-            .into_iter()
-            .flatten()
-            .filter_map(|path| path.metadata().ok())
-            .map(|metadata| (metadata.dev(), metadata.ino()))
-            .collect();
+        let mut taken = Taken::by(arguments);
         for opened in files.all() {
-            opened.is_another(&mut taken)?;
+            taken.take(opened)?;
         }
         for opened in files.all() {
             opened.empty()?;
@@ -81,6 +76,51 @@ impl Files {
     }
 }
 
+/// Files that have a use already: device, inode, and what is said of one that is named again. A file that is also read, or
+/// gets other bytes as well, would be destroyed.
+struct Taken(Vec<(u64, u64, &'static str)>);
+
+impl Taken {
+    fn by(arguments: &Connect) -> Self {
+        let named = [&arguments.send_file, &arguments.replay];
+        let named = named.into_iter().flatten();
+        let named = named
+            .filter_map(|path| path.metadata().ok())
+            .map(|metadata| (metadata.dev(), metadata.ino(), TWICE));
+        let standard = [
+            (fstat(stdin()), "is stdin, too"),
+            (fstat(stdout()), "is stdout, too"),
+        ];
+        let standard = standard
+            .into_iter()
+            .filter_map(|(place, what)| place.ok().map(|place| (place.st_dev, place.st_ino, what)));
+        Self(named.chain(standard).collect())
+    }
+
+    /// Of a device or a pipe nothing is lost: it may have several uses.
+    fn take(&mut self, opened: &Opened) -> Result<(), Failure> {
+        let Some(metadata) = opened
+            .file
+            .metadata()
+            .ok()
+            .filter(|metadata| metadata.is_file())
+        else {
+            return Ok(());
+        };
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let mut taken = self.0.iter();
+        if let Some((_, _, what)) = taken.find(|place| (place.0, place.1) == (device, inode)) {
+            let path = opened.path.display();
+            return Err(Failure::usage(anyhow!("'{path}' {what}"))
+                .with_hint("each needs a file of its own"));
+        }
+        self.0.push((device, inode, TWICE));
+        Ok(())
+    }
+}
+
+const TWICE: &str = "is named twice";
+
 impl Opened {
     fn open(path: &Path) -> Result<Self, Failure> {
         let file = OpenOptions::new()
@@ -93,26 +133,6 @@ impl Opened {
             path: path.to_owned(),
             file: file.map_err(Failure::usage)?,
         })
-    }
-
-    /// A file that is also read, or gets another copy, would be destroyed. Of a device or a pipe nothing is lost.
-    fn is_another(&self, taken: &mut Vec<(u64, u64)>) -> Result<(), Failure> {
-        let Some(metadata) = self
-            .file
-            .metadata()
-            .ok()
-            .filter(|metadata| metadata.is_file())
-        else {
-            return Ok(());
-        };
-        let place = (metadata.dev(), metadata.ino());
-        if taken.contains(&place) {
-            let path = self.path.display();
-            return Err(Failure::usage(anyhow!("'{path}' is named twice"))
-                .with_hint("each needs a file of its own"));
-        }
-        taken.push(place);
-        Ok(())
     }
 
     fn empty(&self) -> Result<(), Failure> {

@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::connect::{connect, read_all, serve_one, start};
-use crate::support::{Serving, finish, json, text};
+use crate::support::{Serving, finish, json, sockeye, text};
 
 fn path(folder: &tempfile::TempDir, name: &str) -> String {
     let path = folder.path().join(name);
@@ -333,6 +334,39 @@ fn a_file_that_is_read_or_has_another_copy_is_left_alone() {
         assert!(text(&output.stderr).contains("named twice"));
         let kept = std::fs::read_to_string(Path::new(&file)).expect("there");
         assert_eq!(kept, "precious");
+    }
+}
+
+#[test]
+fn a_file_that_is_stdin_or_stdout_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = path(&folder, "file");
+    std::fs::write(&file, "precious").expect("written");
+    let opened = || {
+        let options = std::fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .open(&file);
+        Stdio::from(options.expect("opens"))
+    };
+    for option in ["--tee-in", "--tee-out", "--record"] {
+        for (stdin, stdout, words) in [
+            (opened(), Stdio::piped(), "is stdin, too"),
+            (Stdio::null(), opened(), "is stdout, too"),
+        ] {
+            let child = sockeye(&["connect", option, &file, "127.0.0.1:1"])
+                .stdin(stdin)
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("starts");
+            let output = finish(child, Vec::new());
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(words) && said.contains("hint:"), "{said}");
+            let kept = std::fs::read_to_string(&file).expect("there");
+            assert_eq!(kept, "precious");
+        }
     }
 }
 
