@@ -264,10 +264,14 @@ async fn last_of(
 
 /// Has all that came written.
 async fn delivered(ending: Ending, output: Output, rules: Exchange) -> Ending {
-    if matches!(ending, Ending::Interrupted) {
+    let interrupted = matches!(ending, Ending::Interrupted);
+    // A program that is to end need not be told all before.
+    if interrupted && rules.program {
         return ending;
     }
     let impatient = match ending {
+        // Whoever wants to leave is not kept by a slow reader.
+        Ending::Interrupted => true,
         // Nothing moves, and that may be so because nobody reads our output.
         Ending::Idle(_) => true,
         // A program may take its time, but not when it has ended, or the connection has failed.
@@ -281,6 +285,8 @@ async fn delivered(ending: Ending, output: Output, rules: Exchange) -> Ending {
     };
     match finished {
         Ok(()) => ending,
+        // Ctrl-C may have ended the reader, too.
+        Err(_) if interrupted => ending,
         // A program need not read all that comes.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe && rules.program => ending,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ending::OutputClosed,

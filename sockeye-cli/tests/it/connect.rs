@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -520,6 +521,37 @@ fn ctrl_c_is_exit_code_130_and_explain_still_tells() {
     assert_eq!(output.status.code(), Some(130));
     assert!(text(&output.stderr).contains("interrupted"));
     server.join().expect("no panic").expect("FIN");
+}
+
+#[test]
+fn what_came_before_a_signal_is_delivered() {
+    // Four of them are more than a pipe holds, and less than what can be on the way to stdout, however they are read.
+    const PIECE: [u8; 60_000] = [7; 60_000];
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (came, has_come) = mpsc::channel();
+        let (address, server) = serve_one(move |mut stream| {
+            for () in has_come {
+                stream.write_all(&PIECE).expect("sent");
+            }
+            read_all(&stream);
+        });
+        let copy = ["--tee-in", "/dev/stderr", "--idle-timeout", "20s"];
+        let mut child = start(&[&copy[..], &["-q", &address]].concat());
+        let held_open = child.stdin.take();
+        let mut stderr = child.stderr.take().expect("piped");
+        for _ in 0..4 {
+            came.send(()).expect("it waits");
+            let mut piece = vec![0; PIECE.len()];
+            stderr.read_exact(&mut piece).expect("it came");
+        }
+        drop(came);
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let output = finish(child, Vec::new());
+        drop(held_open);
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(output.stdout.len(), 4 * PIECE.len());
+        server.join().expect("no panic");
+    }
 }
 
 #[test]
