@@ -92,7 +92,10 @@ pub(crate) async fn several(
         let Some((index, answer)) = running.next().await else {
             break;
         };
-        if let Some(failure) = answer.unasked {
+        // To what a proxy says of one port there is an answer of each other.
+        if let Some(failure) = answer.unasked
+            && !answer.refused
+        {
             return Err(failure);
         }
         open += usize::from(answer.open && answer.insecure.is_none());
@@ -116,6 +119,8 @@ struct Answer {
     insecure: Option<Failure>,
     /// Without an address nobody was asked, and nobody has said no.
     unasked: Option<Failure>,
+    /// A proxy did not try it, as it said.
+    refused: bool,
 }
 
 async fn ask(
@@ -127,6 +132,7 @@ async fn ask(
 ) -> Answer {
     let started = Instant::now();
     let (mut secured, mut insecure, mut unasked) = (Secured::default(), None, None);
+    let mut refused = false;
     let (open, peer, why) = match connect(arguments, connector, target).await {
         Ok(connected) => {
             let peer = explain::peer(&connected);
@@ -138,6 +144,7 @@ async fn ask(
         }
         Err(error) => {
             let why = explain::why_not(&error);
+            refused = proxy::has_refused(&error);
             let nobody = error.report.attempts.is_empty() && !matches!(target, Target::Unix(_));
             if nobody || !proxy::has_asked(&error) {
                 let code = code_of(&error);
@@ -172,6 +179,7 @@ async fn ask(
         open,
         insecure,
         unasked,
+        refused,
     }
 }
 

@@ -119,6 +119,11 @@ pub(crate) fn has_asked(error: &ConnectError) -> bool {
     !error.is_of_proxy() && !is_final(error)
 }
 
+/// Whether the proxy does not connect us to this one, and may well to another.
+pub(crate) fn has_refused(error: &ConnectError) -> bool {
+    matches!(reason(error), Some(OpenError::Hop(HopError::Refused(_))))
+}
+
 /// What can be done about it.
 pub(crate) fn hint(error: &ConnectError) -> Option<&'static str> {
     if error.is_of_proxy() {

@@ -485,6 +485,70 @@ fn several_ports_are_asked_of_a_proxy_by_name() {
     assert_eq!(asked, names);
 }
 
+/// A proxy that lets nobody through to this port, and says yes for all others.
+fn forbids(port: u16) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
+    let address = listener.local_addr().expect("bound").to_string();
+    let forbidden = format!(":{port}");
+    let answer = move |stream: &mut TcpStream| {
+        let [first] = read(stream)?;
+        let (destination, yes, no) = match first {
+            5 => (
+                socks5(stream, None)?.map(|(destination, _)| destination),
+                &b"\x05\x00\x00\x01\0\0\0\0\0\0"[..],
+                &b"\x05\x02\x00\x01\0\0\0\0\0\0"[..],
+            ),
+            _ => (
+                Some(http(stream)?.0),
+                &b"HTTP/1.1 200 Yes\r\n\r\n"[..],
+                &b"HTTP/1.1 403 Forbidden\r\n\r\n"[..],
+            ),
+        };
+        match destination.is_some_and(|destination| destination.ends_with(&forbidden)) {
+            true => stream.write_all(no),
+            false => stream.write_all(yes),
+        }
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accepts");
+            stream.set_read_timeout(Some(PATIENCE)).expect("set");
+            // A client that leaves is no failure of the proxy's.
+            let _ = answer(&mut stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn of_several_ports_the_one_that_a_proxy_forbids_is_told_as_closed() {
+    let proxy = forbids(81);
+    for (scheme, reason) in [
+        ("socks5h", "its rules do not allow it"),
+        ("http", "403 Forbidden"),
+    ] {
+        let url = format!("{scheme}://{proxy}");
+        let output = connect(&["--probe", "--proxy", &url, "example.org", "80-82"], b"");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let told = text(&output.stdout);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 3, "{told}");
+        assert!(lines[0].starts_with("example.org:80 open"), "{told}");
+        assert!(lines[1].starts_with("example.org:81 closed"), "{told}");
+        assert!(lines[1].contains(reason), "{told}");
+        assert!(lines[2].starts_with("example.org:82 open"), "{told}");
+        // Of one alone it is an error as before: nobody was asked.
+        let output = connect(&["--probe", "--proxy", &url, "example.org", "81"], b"");
+        assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    }
+    // Who does not know us lets us through to none of them.
+    let proxy = Proxy::start(Some("user:password"));
+    let url = proxy.url("http");
+    let output = connect(&["--probe", "--proxy", &url, "example.org", "80-82"], b"");
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("credentials"));
+}
+
 #[test]
 fn a_proxy_that_says_nothing_is_exit_code_28() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).expect("binds");
