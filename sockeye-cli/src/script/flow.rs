@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::script::syntax::Step;
+use crate::script::syntax::{Action, Step};
 
 /// How long a statement waits for the peer unless `timeout` says otherwise.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,6 +99,19 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// Whether the next statement begins another round of an endless loop in which nothing is expected first.
+    pub(crate) fn begins_round_unseeing(&self) -> bool {
+        for block in self.blocks.iter().rev() {
+            match block.rounds {
+                _ if block.next < block.steps.len() => return false,
+                Rounds::Once | Rounds::Left(..=1) => {}
+                Rounds::Left(_) => return false,
+                Rounds::Endless => return begins_unseeing(block.steps),
+            }
+        }
+        false
+    }
+
     /// Ends the innermost loop.
     pub(crate) fn leave_loop(&mut self) {
         self.leave_branches();
@@ -146,4 +159,13 @@ impl<'a> Flow<'a> {
             _ => false,
         }
     }
+}
+
+/// Whether these statements begin with one that would not notice that the peer has closed. Who expects something does, and
+/// may expect just that.
+pub(crate) fn begins_unseeing(steps: &[Step]) -> bool {
+    !matches!(
+        steps.first().map(|step| &step.action),
+        Some(Action::Expect(_) | Action::ExpectNothing(_) | Action::Choose(_))
+    )
 }

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sockeye::hot_buffer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::script::Script;
 use crate::script::failed::{Came, Cause, Failed, Instead};
-use crate::script::flow::{Flow, Position};
+use crate::script::flow::{Flow, Position, begins_unseeing};
 use crate::script::matcher::{Goal, Held, Matcher, Mismatch, Rest, Search, Verdict};
 use crate::script::quoted::Quoted;
 use crate::script::syntax::{Action, Data, Part, Pattern, Step, Text, Time};
@@ -87,12 +89,19 @@ where
         tell,
         held: Held::default(),
         rest: Rest::Open,
+        failed: None,
         consumed: 0,
         captures: BTreeMap::new(),
         is_shut: false,
     };
     let mut flow = Flow::new(&script.steps);
-    while let Some(step) = flow.next(talk.position()) {
+    loop {
+        if flow.begins_round_unseeing() {
+            talk.look().await;
+        }
+        let Some(step) = flow.next(talk.position()) else {
+            return Ok(Last::Close);
+        };
         // A loop may go round without waiting for anything, and others want to go on.
         consume_budget().await;
         match talk.perform(step, &mut flow).await {
@@ -108,7 +117,6 @@ where
             }
         }
     }
-    Ok(Last::Close)
 }
 
 struct Talk<'a, S, T> {
@@ -118,6 +126,8 @@ struct Talk<'a, S, T> {
     tell: T,
     held: Held,
     rest: Rest,
+    /// What a look has met, for who reads next.
+    failed: Option<io::Error>,
     consumed: u64,
     captures: BTreeMap<String, Vec<u8>>,
     is_shut: bool,
@@ -157,7 +167,15 @@ where
                 let which = self.expect(&patterns, limit).await?;
                 flow.branch(&branches[which].body);
             }
-            Action::Loop { rounds, body } => flow.repeat(*rounds, body, self.consumed),
+            Action::Loop { rounds, body } => {
+                if rounds.is_none() && begins_unseeing(body) {
+                    self.look().await;
+                    if self.position().at_end {
+                        return Ok(None);
+                    }
+                }
+                flow.repeat(*rounds, body, self.consumed);
+            }
             Action::Timeout(limit) => flow.set_timeout(*limit),
             Action::Break => flow.leave_loop(),
             Action::Continue => flow.end_round(),
@@ -295,6 +313,38 @@ where
 
     /// Reads what has come, or waits for it.
     async fn read(&mut self) -> io::Result<()> {
+        let read = match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.read_some().await,
+        };
+        match read {
+            Ok(bytes) => self.came(bytes),
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe => self.rest = Rest::Reset,
+                _ => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    /// Reads only what has come already, if there is nothing yet. An error is not one of this place.
+    async fn look(&mut self) {
+        if self.rest != Rest::Open || !self.held.bytes().is_empty() || self.failed.is_some() {
+            return;
+        }
+        // The runtime asks the kernel what is new only between two turns of a task.
+        yield_now().await;
+        match self.read_some().now_or_never() {
+            Some(Ok(bytes)) => self.came(bytes),
+            Some(Err(error)) => self.failed = Some(error),
+            None => {}
+        }
+    }
+
+    /// Keeps what is read, and returns how much it is. Cancel safe.
+    async fn read_some(&mut self) -> io::Result<usize> {
         let Self {
             stream, held, tell, ..
         } = self;
@@ -303,20 +353,19 @@ where
             tell(Told::Received(bytes));
         });
         match read.await {
-            Ok(0) => self.rest = Rest::Closed,
-            Ok(_) => return Ok(()),
-            Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe => self.rest = Rest::Reset,
-                io::ErrorKind::UnexpectedEof if self.cut == Cut::Ends => self.rest = Rest::Closed,
-                _ => return Err(error),
-            },
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.cut == Cut::Ends => {
+                Ok(0)
+            }
+            read => read,
         }
-        if self.rest == Rest::Closed {
+    }
+
+    /// None is the end.
+    fn came(&mut self, bytes: usize) {
+        if bytes == 0 {
+            self.rest = Rest::Closed;
             (self.tell)(Told::PeerClosed);
         }
-        Ok(())
     }
 
     fn goal(&self, pattern: &'a Pattern) -> Result<Goal<'a>, Cause> {

@@ -421,9 +421,23 @@ fn a_loop_ends_when_the_peer_closes_or_its_rounds_are_over() {
     let nested = "loop\n  loop\n    expect \"a\"\n    send \"b\"\nsend \"c\"";
     let (sent, ended) = talk(nested, &[b"aa"]);
     assert_eq!((sent.as_str(), ended.ok()), ("bbc", Some(Last::Close)));
-    // What is sent first in a round does not make a failure of the end.
-    let (sent, ended) = talk("loop\n  send \"a\"\n  expect \"b\"", &[b"b"]);
-    assert_eq!((sent.as_str(), ended.ok()), ("aa", Some(Last::Close)));
+    // Who sends first in a round sends nothing to a peer that has closed.
+    let sends_first = "loop\n  send \"a\"\n  expect \"b\"\nsend \"c\"";
+    for (come, all) in [
+        (&[][..], "c"),
+        (&[&b"b"[..]], "ac"),
+        (&[b"bb"], "aac"),
+        (&[b"b", b"b"], "aac"),
+    ] {
+        let (sent, ended) = talk(sends_first, come);
+        assert_eq!((sent.as_str(), ended.ok()), (all, Some(Last::Close)));
+    }
+    // A reset is no close.
+    let reset = Some(io::ErrorKind::ConnectionReset);
+    let (sent, ended) = talk_until(sends_first, &[b"b"], reset);
+    assert_eq!(sent, "aa");
+    let failed = ended.expect_err("reset");
+    assert_eq!((failed.line, failed.cause.kind()), (3, Kind::Network));
     // An end that is asked for is not the loop's.
     let (sent, _) = talk(
         "loop\n  on close\n    send \"end\"\n    close\n  on \"a\" send \"b\"",

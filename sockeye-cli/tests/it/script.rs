@@ -196,6 +196,32 @@ fn what_a_script_would_not_heed_is_refused() {
 }
 
 #[test]
+fn a_loop_that_sends_first_is_over_when_the_peer_closes() {
+    let scripts = Scripts::new();
+    // The end comes after a send, and is no failure of what is expected then.
+    let (address, talking) = server(|mut stream| {
+        stream.read_exact(&mut [0]).expect("asked");
+        stream.write_all(b"b").expect("sent");
+        stream.read_exact(&mut [0]).expect("asked");
+        stream.shutdown(Shutdown::Write).expect("FIN");
+        assert_eq!(rest(&mut stream), "c");
+    });
+    let script = "loop\n  send \"a\"\n  expect \"b\"\nsend \"c\"\n";
+    ends_with(&scripts.connect(script, &[], &address), 0, "");
+    talking.join().expect("it was asked twice");
+    // The end is there before the next round begins.
+    let (address, talking) = server(|mut stream| {
+        stream.read_exact(&mut [0]).expect("asked");
+        stream.write_all(b"b").expect("sent");
+        stream.shutdown(Shutdown::Write).expect("FIN");
+        assert_eq!(rest(&mut stream), "c");
+    });
+    let script = "loop\n  send \"a\"\n  expect \"b\"\n  delay 200ms\nsend \"c\"\n";
+    ends_with(&scripts.connect(script, &[], &address), 0, "");
+    talking.join().expect("it was asked once");
+}
+
+#[test]
 fn a_reset_is_one_to_the_peer() {
     let scripts = Scripts::new();
     let serving = scripts.serve(
