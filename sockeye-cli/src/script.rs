@@ -31,6 +31,7 @@ pub(crate) use self::syntax::Statement;
 #[cfg(test)]
 use self::{
     matcher::{Goal, HELD_BYTES, Held, Matcher, Mismatch, Rest, Search, Verdict},
+    run::Wire,
     syntax::Part,
 };
 

@@ -162,8 +162,9 @@ impl Stream {
         }
     }
 
-    /// Bytes that the kernel took from a buffer of ours.
-    fn sent(&self) -> u64 {
+    /// Bytes that the kernel took from what TLS has held for it, handshake and all: while it grows a peer is slow, and does not
+    /// take nothing. Always 0 without TLS, where nothing is held.
+    pub fn sent(&self) -> u64 {
         match self {
             Self::Tcp(_) | Self::Unix(_) => 0,
             #[cfg(feature = "tls")]

@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sockeye::hot_buffer;
+use sockeye::{Conn, Stream, hot_buffer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
@@ -24,6 +24,24 @@ const TEXT_BYTES: usize = 1024 * 1024;
 
 /// How much of an expectation is shown.
 const SHOWN_CHARACTERS: usize = 200;
+
+/// What a script is followed on.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// See [`Stream::sent`].
+    fn sent(&self) -> u64;
+}
+
+impl Wire for Stream {
+    fn sent(&self) -> u64 {
+        Self::sent(self)
+    }
+}
+
+impl Wire for Conn {
+    fn sent(&self) -> u64 {
+        self.stream().sent()
+    }
+}
 
 /// What is to become of the connection when the script is over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,7 +97,7 @@ pub(crate) async fn run<S, T>(
     tell: T,
 ) -> Result<Last, Failed>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Wire,
     T: FnMut(Told<'_>),
 {
     let mut talk = Talk {
@@ -135,7 +153,7 @@ struct Talk<'a, S, T> {
 
 impl<'a, S, T> Talk<'a, S, T>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Wire,
     T: FnMut(Told<'_>),
 {
     fn position(&self) -> Position {
@@ -211,16 +229,24 @@ where
             (self.tell)(Told::Wrote(written));
             left = &left[written..];
         }
-        // TLS may hold what the kernel would not take at once.
-        match timeout(limit, self.stream.flush()).await {
-            Err(_) => return Err(Cause::NotTaken(limit)),
-            Ok(flushed) => flushed.map_err(Cause::Send)?,
-        }
+        self.flush(limit).await?;
         (self.tell)(Told::Sent {
             line,
             bytes: &bytes,
         });
         Ok(())
+    }
+
+    /// TLS may hold what the kernel would not take at once. The peer may take its time as long as it takes some of it.
+    async fn flush(&mut self, limit: Duration) -> Result<(), Cause> {
+        loop {
+            let sent = self.stream.sent();
+            match timeout(limit, self.stream.flush()).await {
+                Ok(flushed) => return flushed.map_err(Cause::Send),
+                Err(_) if self.stream.sent() > sent => {}
+                Err(_) => return Err(Cause::NotTaken(limit)),
+            }
+        }
     }
 
     async fn shut_down(&mut self, limit: Duration) -> Result<(), Cause> {

@@ -393,6 +393,71 @@ fn a_peer_that_takes_nothing_is_not_waited_for_without_end() {
     );
 }
 
+/// Takes all that is written at once, as TLS does, and lets a byte of it go each time that somebody asks.
+struct Slow {
+    held: u64,
+    sent: u64,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.held += bytes.len() as u64;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sent == self.held {
+            return Poll::Ready(Ok(()));
+        }
+        self.sent += 1;
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire for Slow {
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl Wire for Pieces {
+    fn sent(&self) -> u64 {
+        0
+    }
+}
+
+impl Wire for DuplexStream {
+    fn sent(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_peer_that_takes_a_little_at_a_time_is_waited_for() {
+    let mut slow = Slow { held: 0, sent: 0 };
+    let text = script("timeout 10ms\nsend \"many bytes\"");
+    let ended = runtime().block_on(run(&text, &mut slow, Cut::Fails, |_| ()));
+    assert_eq!((ended.ok(), slow.sent), (Some(Last::Close), 10));
+}
+
 #[test]
 fn nothing_is_found_to_come_after_its_time() {
     let (mut ours, _theirs) = silent_after(b"a");
