@@ -78,13 +78,15 @@ fn body(
     framed(file, length, in_chunks).map_err(cannot)
 }
 
-/// What is still to be read of a regular file; of anything else it is not known.
+/// What is still to be read of a regular file; of anything else it is not known. Nor is it if that is nothing: the files of
+/// /proc all say so of themselves (proc(5)).
 fn length(mut file: &File) -> io::Result<Option<u64>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Ok(None);
     }
-    Ok(Some(metadata.len().saturating_sub(file.stream_position()?)))
+    let left = metadata.len().saturating_sub(file.stream_position()?);
+    Ok((left > 0).then_some(left))
 }
 
 fn framed(

@@ -381,6 +381,15 @@ fn a_body_is_sent_with_its_length() {
 }
 
 #[test]
+fn a_file_that_does_not_know_its_length_is_sent_all_the_same() {
+    let version = std::fs::read("/proc/version").expect("there");
+    let asks = ["--http", "POST /", "--send-file", "/proc/version"];
+    let (output, request) = ask(&asks, b"", CREATED);
+    assert_done(&output, "ok\n");
+    assert_eq!(text(&request.body), text(&version));
+}
+
+#[test]
 fn a_file_on_stdin_is_sent_from_where_it_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("body");
