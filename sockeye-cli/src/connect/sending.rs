@@ -1,6 +1,7 @@
 //! Our side of the talk: from the input to the stream.
 
 use std::io;
+use std::pin::pin;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -77,7 +78,7 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     async fn all(&mut self, source: &mut Source) -> Result<Sent, Sent> {
-        while let Some(piece) = source.next(self.talk.progress).await {
+        while let Some(piece) = self.next(source).await? {
             let piece = piece.map_err(Sent::InputFailed)?;
             if let Source::Keyboard(_, menu) = source {
                 for typed in menu.take(&piece) {
@@ -96,6 +97,19 @@ impl Sender<'_> {
             self.fin().await?;
         }
         Ok(Sent::All)
+    }
+
+    /// The next piece. While there is none, what TLS still holds of those before it is sent: if nobody reads, nobody else
+    /// does that.
+    async fn next(&mut self, source: &mut Source) -> Result<Option<io::Result<Vec<u8>>>, Sent> {
+        let mut next = pin!(source.next(self.talk.progress));
+        let flushed = tokio::select! {
+            biased;
+            piece = &mut next => return Ok(piece),
+            flushed = self.writer.flush() => flushed,
+        };
+        flushed.map_err(Sent::PeerGone)?;
+        Ok(next.await)
     }
 
     /// Sends what was typed, or does what the user asks for.

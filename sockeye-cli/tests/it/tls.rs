@@ -228,6 +228,45 @@ fn the_typed_host_is_verified_over_a_unix_socket_by_the_name_that_is_given() {
     assert_eq!(serving.stop(), 0);
 }
 
+/// A Unix socket has room for a fixed number of bytes, and what is beyond them TLS holds, if it is not too much: that is so
+/// for some of these sizes, whichever the room is.
+#[test]
+fn what_tls_holds_is_sent_though_nothing_is_read_any_more() {
+    let authority = Authority::new();
+    let script = authority.path("server.script");
+    // It reads when all is written that can be.
+    let talk = "timeout 3s\nshutdown\ndelay 300ms\nexpect until \"\\n\"\n";
+    fs::write(&script, talk).expect("written");
+    let unix = format!("unix:{}", authority.path("script.sock"));
+    let options = ["--tls-self-signed", "localhost", "--json", "-l", &unix];
+    let serving = Serving::start(&[&["script", &script][..], &options].concat());
+    let mut talking = Vec::new();
+    for kib in (64..=352).step_by(32) {
+        let address = format!("tls://{unix}");
+        let connect = ["connect", "-q", "--insecure", "--server-name", "localhost"];
+        let mut child = sockeye(&[&connect[..], &["--keep-open", &address]].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let mut words = vec![b'a'; kib * 1024];
+        words.push(b'\n');
+        stdin.write_all(&words).expect("taken");
+        talking.push((child, stdin));
+    }
+    for _ in &talking {
+        let event = json(&line_with(&serving.stdout, "\"close\""));
+        assert_eq!(event["reason"], "finished", "{event}");
+    }
+    for (child, stdin) in talking {
+        drop(stdin);
+        finish(child, Vec::new());
+    }
+    assert_eq!(serving.stop(), 0);
+}
+
 #[test]
 fn clients_must_show_a_certificate_of_the_given_authority() {
     let authority = Authority::new();
