@@ -526,7 +526,7 @@ fn ctrl_c_is_exit_code_130_and_explain_still_tells() {
 #[test]
 fn what_came_before_a_signal_is_delivered() {
     // Four of them are more than a pipe holds, and less than what can be on the way to stdout, however they are read.
-    const PIECE: [u8; 60_000] = [7; 60_000];
+    static PIECE: [u8; 60_000] = [7; 60_000];
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let (came, has_come) = mpsc::channel();
         let (address, server) = serve_one(move |mut stream| {
