@@ -533,7 +533,11 @@ fn what_came_before_a_signal_is_delivered() {
             for () in has_come {
                 stream.write_all(&PIECE).expect("sent");
             }
-            read_all(&stream);
+            // Who does not wait for stdout has left by then.
+            let little = stream.set_read_timeout(Some(Duration::from_millis(100)));
+            little.expect("set");
+            let _ = stream.read(&mut [0]);
+            stream
         });
         let copy = ["--tee-in", "/dev/stderr", "--idle-timeout", "20s"];
         let mut child = start(&[&copy[..], &["-q", &address]].concat());
@@ -544,13 +548,13 @@ fn what_came_before_a_signal_is_delivered() {
             let mut piece = vec![0; PIECE.len()];
             stderr.read_exact(&mut piece).expect("it came");
         }
-        drop(came);
         kill_process(Pid::from_child(&child), signal).expect("it runs");
+        drop(came);
+        let stream = server.join().expect("no panic");
         let output = finish(child, Vec::new());
-        drop(held_open);
+        drop((held_open, stream));
         assert_eq!(output.status.code(), Some(code));
         assert_eq!(output.stdout.len(), 4 * PIECE.len());
-        server.join().expect("no panic");
     }
 }
 
