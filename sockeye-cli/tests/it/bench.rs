@@ -914,13 +914,14 @@ fn a_pause_of_the_generator_is_in_the_lag_of_every_message_that_it_kept() {
         let mut count = 0;
         while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {
             count += 1;
-            if count == 50 {
+            if count == 2 {
                 let _ = sender.send(());
             }
         }
     });
     let arguments = ["bench", "--json", "--quiet", "--warmup", "0", "-d", "1s"];
-    let paced = ["-c", "1", "--rate", "1k", &address];
+    // So many that most have nothing under way when the pause begins: of an answer that came meanwhile nobody knows when.
+    let paced = ["-c", "64", "--rate", "1k", &address];
     let child = sockeye(&[&arguments[..], &paced].concat())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
