@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
-
 use crate::bench::percentiles;
 use crate::bench::report::{Finding, Found, Latency, Report, Spread, Trial};
 use crate::bench::setup::Setup;
@@ -18,11 +16,6 @@ use crate::output::talk;
 /// Searches from what a closed loop gets, which is near what there is to be had.
 pub(crate) async fn find_max(setup: &Setup<'_>, objective: &Threshold) -> Result<Report, Failure> {
     let needed = needed(&percentiles(setup.arguments));
-    if let Some(messages) = setup.arguments.messages.filter(|n| n.get() < needed) {
-        return Err(Failure::usage(anyhow!(
-            "-n {messages} is too few: the percentiles asked for take {needed} messages"
-        )));
-    }
     let first = setup.measure(None, FIRST).await?;
     if first.messages == 0 || first.has_warning("interrupted") {
         return Ok(first);

@@ -1039,6 +1039,18 @@ fn find_max_finds_a_rate_that_the_server_can_have_and_nothing_above_it() {
 }
 
 #[test]
+fn find_max_says_where_it_has_too_few_messages_to_go_on() {
+    let address = answering(|_| thread::sleep(Duration::from_millis(10)));
+    let search = ["--find-max", "p99.9<1us", "-c", "1", "-d", "200ms"];
+    let output = bench_output(&[&search[..], &["--quiet", &address]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    // 100 messages in a second at most, and it takes 10,000: that is not tried at all.
+    let report = report(&output);
+    assert!(kinds(&report, "warnings").contains(&"search_stopped".to_owned()));
+    assert_eq!(report["found"]["trials"], Value::Array(Vec::new()));
+}
+
+#[test]
 #[ignore = "needs root, for a network namespace"]
 fn exhausted_ports_are_told_with_the_arithmetic() {
     let program = env!("CARGO_BIN_EXE_sockeye");
