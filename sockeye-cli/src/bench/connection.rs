@@ -20,16 +20,12 @@ use crate::cli::bench::{Close, Mode};
 pub(crate) async fn run(worker: Rc<Worker>, number: usize) {
     let slot = &worker.slots[number];
     let mut schedule = schedule(&worker, slot);
-    match worker.plan.mode {
-        Mode::Connect => visit_again_and_again(&worker, slot, schedule.as_mut()).await,
-        Mode::Echo | Mode::Stream | Mode::Http => {
-            keep_open(&worker, slot, schedule.as_mut()).await;
+    let why = match worker.plan.mode {
+        Mode::Connect => {
+            visit_again_and_again(&worker, slot, schedule.as_mut()).await;
+            Unanswered::Late
         }
-    }
-    let why = if slot.is_down.get() {
-        Unanswered::Lost
-    } else {
-        Unanswered::Late
+        Mode::Echo | Mode::Stream | Mode::Http => keep_open(&worker, slot, schedule.as_mut()).await,
     };
     if let Some(schedule) = &mut schedule {
         give_up_rest(&worker, schedule, why);
@@ -52,8 +48,14 @@ fn schedule(worker: &Worker, slot: &Slot) -> Option<Schedule> {
     Some(Schedule::new(rate_per_s, arrivals, place, seed))
 }
 
-/// A connection that is there from the beginning to the end, opened again when it ends before.
-async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Schedule>) {
+/// A connection that is there from the beginning to the end, opened again when it ends before. Why what is due and was not
+/// sent is left.
+async fn keep_open(
+    worker: &Worker,
+    slot: &Slot,
+    mut schedule: Option<&mut Schedule>,
+) -> Unanswered {
+    let mut why = Unanswered::Late;
     let mut pause = Pause::default();
     let mut is_first = true;
     loop {
@@ -66,10 +68,13 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         let mut stream = match dialed {
             Ok(stream) => stream,
             Err(kind) => {
-                slot.failed(&kind);
+                // The end of the run does not change what the attempt before it came to.
+                if kind != UNFINISHED {
+                    why = Unanswered::of(&kind);
+                }
                 error(worker, kind);
                 if !pause.rest(worker, slot).await {
-                    return;
+                    return why;
                 }
                 continue;
             }
@@ -81,8 +86,7 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         if was_answered {
             pause = Pause::default();
         }
-        slot.is_down.set(false);
-        let why = ended
+        why = ended
             .as_ref()
             .map_or_else(Unanswered::of, |_| Unanswered::Late);
         talk.give_up(why);
@@ -90,20 +94,19 @@ async fn keep_open(worker: &Worker, slot: &Slot, mut schedule: Option<&mut Sched
         close(worker, stream).await;
         worker.keeps_no_more();
         match ended {
-            Ok(Ended::Over) => return,
+            Ok(Ended::Over) => return why,
             Ok(Ended::Lifetime) => {}
             // As HTTP servers do when it was the last answer on a connection.
             Ok(Ended::ServerClosed) if was_answered => {}
             Ok(Ended::ServerClosed) => {
                 if !pause.rest(worker, slot).await {
-                    return;
+                    return why;
                 }
             }
             Err(kind) => {
-                slot.failed(&kind);
                 error(worker, kind);
                 if !pause.rest(worker, slot).await {
-                    return;
+                    return why;
                 }
             }
         }

@@ -12,12 +12,11 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::bench::account::Unanswered;
 use crate::bench::connection;
 use crate::bench::cpu::ThreadCpu;
 use crate::bench::pacer::Pacer;
 use crate::bench::plan::{Extent, Pace, Plan, Stage, Times};
-use crate::bench::recorder::{INTERVAL, Interval, Kind, Record};
+use crate::bench::recorder::{INTERVAL, Interval, Record};
 use crate::cli::bench::Mode;
 
 /// What a thread tells while it runs.
@@ -87,8 +86,6 @@ pub(crate) struct Slot {
     pub(crate) served: Cell<bool>,
     /// Connections begun so far.
     begun: Cell<usize>,
-    /// The last one failed, or could not be opened, and there is none now.
-    pub(crate) is_down: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -397,14 +394,8 @@ impl Slot {
             expired: Cell::new(false),
             served: Cell::new(false),
             begun: Cell::new(0),
-            is_down: Cell::new(false),
             waker: RefCell::new(None),
         }
-    }
-
-    /// A connection failed, or the attempt at one.
-    pub(crate) fn failed(&self, kind: &Kind) {
-        self.is_down.set(Unanswered::of(kind) == Unanswered::Lost);
     }
 
     /// Which of the source addresses the next connection has its turn with, of `places` that take turns.
