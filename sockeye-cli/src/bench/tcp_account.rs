@@ -44,23 +44,35 @@ impl TcpAccount {
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        // A connection of one thread counts as one of another.
+        while self.stride < other.stride {
+            self.halve();
+        }
+        while other.stride < self.stride {
+            other.halve();
+        }
         self.connections += other.connections;
         self.retransmitted += other.retransmitted;
         self.retransmitted_bytes += other.retransmitted_bytes;
         self.sent_segments += other.sent_segments;
-        self.sample.extend(&other.sample);
+        self.sample.append(&mut other.sample);
         self.thin();
     }
 
     fn thin(&mut self) {
         while self.sample.len() > MOST {
-            let mut number = 0;
-            self.sample.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-            self.stride *= 2;
+            self.halve();
         }
+    }
+
+    fn halve(&mut self) {
+        let mut number = 0;
+        self.sample.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        self.stride *= 2;
     }
 
     pub(crate) fn summary(&self) -> Option<TcpSummary> {
@@ -124,6 +136,19 @@ mod tests {
             let median = summary.rtt_us.expect("known").median;
             let share = median / ALL as f64;
             assert!((0.49..0.51).contains(&share), "{share}");
+        }
+    }
+
+    #[test]
+    fn a_thread_with_few_connections_weighs_as_many_as_it_has() {
+        let (mut busy, mut idle) = (TcpAccount::new(), TcpAccount::new());
+        busy.extend((0..8 * MOST).map(|_| with_rtt(1)));
+        idle.extend((0..MOST).map(|_| with_rtt(9)));
+        for (mut first, second) in [(busy.clone(), &idle), (idle.clone(), &busy)] {
+            first.merge(second);
+            let idle = first.sample.iter().filter(|info| info.rtt_us == Some(9));
+            let share = idle.count() as f64 / first.sample.len() as f64;
+            assert!((0.10..0.12).contains(&share), "{share}");
         }
     }
 
