@@ -310,16 +310,7 @@ impl Event {
                 "draining {open} open connections for at most {} s; a second signal cuts them now",
                 *deadline_ms as f64 / 1e3
             ),
-            Self::Stopped { cut, counters } => {
-                let refused = match counters.refused {
-                    0 => String::new(),
-                    refused => format!("{refused} of them refused, "),
-                };
-                format!(
-                    "stopped: {} accepted, {refused}{cut} cut",
-                    counters.accepted
-                )
-            }
+            Self::Stopped { cut, counters } => stopped(*cut, counters),
             Self::NotReady { error } => format!("warning: {error}"),
             Self::Dropped { events } => format!("{events} lines dropped: their reader is too slow"),
         }
@@ -432,6 +423,17 @@ fn whom(peer: &str, client: &Option<String>) -> String {
 }
 
 /// `3 denied, 1 rate`.
+fn stopped(cut: u64, counters: &Counters) -> String {
+    let refused = match counters.refused {
+        0 => String::new(),
+        refused => format!("{refused} of them refused, "),
+    };
+    format!(
+        "stopped: {} accepted, {refused}{cut} cut",
+        counters.accepted
+    )
+}
+
 fn listed(reasons: &BTreeMap<&'static str, u64>) -> String {
     let counted = reasons.iter().filter(|(_, count)| **count > 0);
     let counted = counted.map(|(reason, count)| format!("{count} {reason}"));
